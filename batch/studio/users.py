@@ -253,6 +253,8 @@ def _row(view: View, user: str, record: UserRecord, pick: int | None) -> dict[st
         return row
     held = view.facts.held_out(pick)
     return row | {
+        # As learnt: a record leaves out what was taken back.
+        "n_events": int(view.facts.arrays["pick_n"][pick]),
         "first": int(view.facts.arrays["pick_first"][pick]),
         "ndcg": _ndcg(view, pick),
         "held_out": len(held),

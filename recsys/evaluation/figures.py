@@ -89,7 +89,9 @@ def day(moment: object) -> str:
 
 
 def age(seconds: float) -> str:
-    """How long ago something was, in hours below two days, in days below two years."""
+    """How long ago something was, in the largest unit of which it is at least two."""
+    if seconds < 2 * 3600:
+        return f"{seconds / 60:.0f} minutes"
     days = seconds / SECONDS_A_DAY
     if days < 2:  # noqa: PLR2004 - two of a unit read better than one and a bit
         return f"{seconds / 3600:.0f} hours"

@@ -28,6 +28,7 @@ from shortlist.recsys.evaluation.headline import (
     strongest_baseline,
 )
 from shortlist.recsys.evaluation.names import METRICS
+from shortlist.recsys.evaluation.small_samples import is_few
 from shortlist.recsys.values import FIRST_CLOCK_TIME
 
 GOOD, OPEN, BAD, PLAIN = "good", "open", "bad", "plain"
@@ -83,8 +84,10 @@ def _trusted(report: Mapping[str, Any]) -> Tile | None:
     question = "Can it be trusted?"
     if broken:
         return Tile(question, "A check has failed", f"{detail}: {'; '.join(broken)}", BAD)
-    if warnings:
+    if n_users is not None and is_few(n_users):
         return Tile(question, "Few users: see the warning", detail, OPEN)
+    if warnings:
+        detail += ", in some parts few: see the warning"
     return Tile(question, "The checks held", detail, GOOD)
 
 
@@ -114,7 +117,8 @@ def _fresh(report: Mapping[str, Any]) -> Tile | None:
         return Tile(question, "Unknown", "times of the data are numbers, not a clock's", PLAIN)
     detail = f"newest event of {day(latest)}, report of {day(made_at)}"
     if latest > made_at:
-        return Tile(question, "Events from the future", detail, OPEN)
+        ahead = f"the newest is {age(latest - made_at)} later than the report of {day(made_at)}"
+        return Tile(question, "Events from the future", ahead, OPEN)
     return Tile(question, f"Newest event {age(made_at - latest)} old", detail, PLAIN)
 
 

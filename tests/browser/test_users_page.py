@@ -7,9 +7,9 @@ import re
 from typing import Any
 
 import pytest
-from playwright.sync_api import Locator, Page, Request, expect
+from playwright.sync_api import Locator, Page, Request, Route, expect
 
-from tests.browser.conftest import ADMIN_KEY
+from tests.browser.conftest import ADMIN_KEY, PHONE
 
 ROWS = ".list .ranked > li"
 
@@ -165,6 +165,43 @@ def test_click_changes_the_list(users) -> None:
     assert users.locator(".pair .move:not(.same)").count() > 0
     users.reload()
     expect(users.locator(".list")).to_contain_text("source: batch")
+
+
+def test_returns_without_type_stay_returns(page: Page) -> None:
+    """A click is asked with the stored returns as negative, also those that name no type.
+
+    Both lists have the reasons of their own history.
+    """
+
+    def untyped(route: Route) -> None:
+        answer = route.fetch()
+        user = answer.json()
+        for event in user["history"]:
+            if event["negative"]:
+                event |= {"type": None, "weight": None}
+        route.fulfill(response=answer, json=user)
+
+    asked: list[dict] = []
+    page.route("**/studio/api/user?*", untyped)
+    page.on("request", lambda sent: asked.append(sent.post_data_json) if sent.post_data else None)
+    page.goto("/#/users?id=213")
+    page.locator(ROWS).nth(7).get_by_role("button", name="See the list after a click").click()
+    expect(page.get_by_role("heading", name="After the click")).to_be_visible()
+    explained = [body.get("history") for body in asked[-4:] if body.get("explain")]
+    assert sorted(map(type, explained), key=str) == [type(None), list]
+    (history,) = filter(None, explained)
+    negative = [event for event in history if event.get("weight") == -1]
+    assert len(negative) == 1
+    assert "event_type" not in negative[0]
+
+
+def test_releases_compare_on_a_phone(new_page) -> None:
+    """The chooser of the other release fits the screen."""
+    page = new_page(PHONE)
+    page.goto("/#/users?id=213")
+    page.get_by_text("Beside another release").click()
+    expect(page.get_by_label("Other release")).to_be_visible()
+    assert page.evaluate("document.documentElement.scrollWidth") <= PHONE
 
 
 def test_other_kind_of_event(users) -> None:

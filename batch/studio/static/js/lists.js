@@ -180,9 +180,9 @@ export function sideBySide(left, right, options = {}) {
   ];
 }
 
-const listOf = ({ title, note, rows }, options) => h(
+const listOf = ({ title, note, rows, reasons }, options) => h(
   "div", {},
   h("h3", {}, title),
   note && h("p", { class: "note" }, note),
-  rows.length > 0 ? ranked(rows, options) : h("p", { class: "state" }, "No items are left."),
+  rows.length > 0 ? ranked(rows, { ...options, ...(reasons && { reasons }) }) : h("p", { class: "state" }, "No items are left."),
 );

@@ -187,17 +187,20 @@ async function click({ user, release, settings, state, shared, signal, again }) 
   const body = { user_id: user.id, use_cache: false, ...asRequest(settings) };
   const event = { item_id: state.clicked.id, ...(state.type && { event_type: state.type }) };
   const [before, after] = await Promise.all([
-    send("/recommend", body, { signal }),
+    answered(body, signal),
     answered({ ...body, history: [...asked(user.history), clickedAt(event, user)] }, signal),
   ]);
   announce("The list after the click");
   return [chooser, sideBySide(
-    { title: "Before", note: "Computed now from the stored history.", rows: before.recommendations },
     {
-      title: "After the click", rows: after.recommendations,
+      title: "Before", rows: before.recommendations, reasons: before.reasons,
+      note: "Computed now from the stored history.",
+    },
+    {
+      title: "After the click", rows: after.recommendations, reasons: after.reasons,
       note: `With ${state.clicked.title} as the latest event.`,
     },
-    { ...shared, reasons: after.reasons },
+    shared,
   )];
 }
 
@@ -206,11 +209,13 @@ const SENT = 999;
 
 /** Stored events as a request's history, oldest first. */
 const asked = (events) => [...events].sort((one, other) => one.time - other.time).slice(-SENT)
-  .map(({ item_id: item, time, weight, type }) => ({
+  .map(({ item_id: item, time, weight, type, negative }) => ({
     item_id: item,
     ...(time !== null && { timestamp: time }),
     ...(weight !== null && weight !== undefined && { weight }),
     ...(type && { event_type: type }),
+    // A return of the batch's table is stored without a type and a weight: this says what it is.
+    ...(negative && !type && (weight ?? null) === null && { weight: -1 }),
   }));
 
 /** The click now, where the times of the data are a clock's. */

@@ -352,7 +352,7 @@ class Page {
         body: changesOf(known, rules),
         action: "Save", path: "/v1/admin/rules", method: "PUT",
         content: { version: stored.version, rules },
-        done: (answer) => `Rules ${answer.version} hold`,
+        done: (answer) => `The rules hold now, as version ${answer.version}`,
         refused: (error) => tell(error.message),
       });
     };
