@@ -95,7 +95,7 @@ def judge(
         artefacts, margin = open_artefacts(settings.artefacts), settings.gate_margin
         verdict = _against(artefacts, serving, report, model, dataset, cut, margin)
     if verdict is None:
-        verdict = Verdict(None, "beats popularity; no release was serving before")
+        verdict = Verdict(None, "beats popularity; no release was serving")
     return replace(verdict, note=f"{verdict.note}; {standing(report)}")
 
 

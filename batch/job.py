@@ -408,7 +408,7 @@ def drifted(job: Job, dataset: Dataset, serving: str | None) -> release_drift.Dr
     release_drift.save(job.work, tables)
     strata.save(job.work, strata.split(tables["features"]))
     if serving is None:
-        return release_drift.Drift(gate.Verdict(None, "no release was serving before"), {}, {})
+        return release_drift.Drift(gate.Verdict(None, "no release was serving"), {}, {})
     return release_drift.against_release(open_artefacts(job.settings.artefacts), serving, tables)
 
 

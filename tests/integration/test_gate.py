@@ -71,7 +71,7 @@ def test_the_first_release_beats_popularity(published, report, fold, namespace) 
     """Where nothing is serving yet, the note says so."""
     verdict = judged(report, fold, published, replace(published.settings, namespace=namespace))
     assert verdict == gate.Verdict(
-        None, f"beats popularity; no release was serving before; {gate.standing(report)}"
+        None, f"beats popularity; no release was serving; {gate.standing(report)}"
     )
 
 

@@ -321,7 +321,7 @@ def test_the_report_has_the_promised_shape(published) -> None:
     ]
     assert report["data"]["rejects"] == {}
     assert report["ties"].keys() == {"tied_events", "drawn_holdouts"}
-    assert report["drift"] == {"note": "no release was serving before", "rows": []}
+    assert report["drift"] == {"note": "no release was serving", "rows": []}
     assert report["left_out"] == {"no event": 3}
     assert (report["refusals"], report["is_gated"]) == ([], True)
     assert report["data"]["latest"] == published.dataset.events.latest

@@ -287,7 +287,7 @@ def test_data(ask, published) -> None:
     assert seen["types"] == [{"name": "event", "n": len(events), "weight": 1.0, "role": "target"}]
     assert (seen["rejects"], seen["rejected_share"]) == ([], 0.0)
     assert seen["repeats"]["setting"] == "never"
-    assert seen["drift"] == {"flagged": False, "note": "no release was serving before", "features": []}
+    assert seen["drift"] == {"flagged": False, "note": "no release was serving", "features": []}
 
 
 def test_quality(ask, published) -> None:

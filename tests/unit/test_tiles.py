@@ -104,9 +104,9 @@ def test_small_parts_leave_the_trust() -> None:
         ({"refusals": ["far drift"], "is_gated": False}, "The gate is off", "far drift", "open"),
         ({"is_gated": False}, "The gate is off", "nothing is refused", "open"),
         (
-            {"serving": None, "gate": "beats popularity; no release was serving before; +1 against it"},
+            {"serving": None, "gate": "beats popularity; no release was serving; +1 against it"},
             "Yes",
-            "beats popularity; no release was serving before",
+            "beats popularity; no release was serving",
             "good",
         ),
     ],
