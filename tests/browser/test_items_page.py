@@ -125,6 +125,9 @@ def test_user_is_drawn_into_map(items) -> None:
     changed(items, before)
     items.get_by_role("button", name="Clear").click()
     expect(rows).to_have_count(0)
+    items.get_by_label("Draw a user in").fill("nobody at all")
+    items.get_by_role("button", name="Draw", exact=True).click()
+    expect(items.locator(".map-tools")).to_contain_text("Nothing is stored of this id")
 
 
 def test_map_zooms_and_moves(items) -> None:

@@ -83,7 +83,7 @@ function mapOf(map, release, open) {
     if (id === "") {
       [roles.history, roles.list] = [[], []];
       await mark();
-      return;
+      return null;
     }
     const [user, answer] = await Promise.all([
       studio("user", { id }), send("/recommend", { user_id: id, k: LISTED }),
@@ -94,6 +94,7 @@ function mapOf(map, release, open) {
     roles.list = answer.recommendations.map(({ item_id: item }) => item);
     await mark();
     announce(`History and list of user ${id} drawn in`);
+    return user.known ? null : "Nothing is stored of this id: the list is of popular items.";
   };
   const nodes = [
     h("p", { class: "note" },
@@ -119,15 +120,15 @@ function mapOf(map, release, open) {
   };
 }
 
-/** A field that draws a user's history and list in. */
+/** A field that draws a user's history and list in; draw: gives what to say of it, or null. */
 function userField(draw) {
   const problem = h("div");
   const input = h("input", { type: "search", autocomplete: "off", placeholder: "id of a user" });
   const run = async () => {
     fill(problem, input.value.trim() && loading("Asking …"));
     try {
-      await draw(input.value.trim());
-      fill(problem);
+      const note = await draw(input.value.trim());
+      fill(problem, note && h("p", { class: "note" }, note));
     } catch (error) {
       fill(problem, failure(error));
     }
