@@ -16,7 +16,8 @@ import socket
 import sys
 import threading
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from queue import Empty, Full, Queue
 from types import FrameType
@@ -196,18 +197,31 @@ class Server(uvicorn.Server):
             if self._listens is not None:
                 self._listens(f"http://{shown}:{port}")
 
-    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        """Starts the shutdown.
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Handles signals until the process ends.
 
-        Uvicorn raises the signal again at its end. Here it is not, as the log must be written.
+        Uvicorn gives them back and raises them again at its end, before the log is written.
         """
+        if threading.current_thread() is threading.main_thread():
+            for number in uvicorn.server.HANDLED_SIGNALS:
+                signal.signal(number, self.handle_exit)
+        yield
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """Starts the shutdown; a second signal does not wait for requests, and is the last."""
         del frame
-        if not self.should_exit:
+        if self.stopped_by is None:
             self.stopped_by = sig
+            self.should_exit = True
             uvicorn.server.logger.setLevel(logging.WARNING)  # of the stop, one line is enough
             _exit_after(STOP_SECONDS)
-        self.force_exit = self.should_exit
-        self.should_exit = True
+            return
+        for number in uvicorn.server.HANDLED_SIGNALS:
+            signal.signal(number, signal.SIG_IGN)
+        # The app is cancelled, which is no error to log.
+        uvicorn.server.logger.setLevel(logging.CRITICAL)
+        self.force_exit = True
 
 
 def _exit_after(seconds: float) -> None:

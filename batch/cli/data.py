@@ -41,12 +41,14 @@ def data() -> None:
 )
 @click.option("--zone", help="Of times that do not say theirs, such as Europe/Berlin.")
 @click.option("--write", "mapping_file", type=OutputFile(), help="Write the mapping file here.")
+@click.option("--force", is_flag=True, help="Overwrite a mapping file that differs.")
 @rejects_option
 @json_option
 def check_tables(
     files: tuple[str, ...],
     mapping_file: Path | None,
     json_file: Path | None,
+    force: bool,  # noqa: FBT001 - click's own
     **given: Any,  # noqa: ANN401 - click's own
 ) -> None:
     """Finds out what FILES are, and writes a mapping for --data.
@@ -72,7 +74,7 @@ def check_tables(
     if give_json(found.as_json(), json_file):
         show(found, wide_console())
     if mapping_file is not None:
-        write_mapping(mapping_file, found.mapping, _COMMENT)
+        write_mapping(mapping_file, found.mapping, _COMMENT, replace=force)
         click.echo(
             f"written to {mapping_file}: next `shortlist redis &`, unless you have a Redis, and "
             f"`shortlist batch run --data {mapping_file}`",

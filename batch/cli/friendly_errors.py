@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import atexit
+import os
+import signal
 import sys
 from collections.abc import Sequence
+from types import FrameType
 from typing import Any
 
 import click
@@ -34,11 +38,17 @@ class FriendlyErrors(click.Group):
         except click.ClickException as error:
             _say(_sentence(error))
             status = error.exit_code
-        except click.Abort:
+        except (click.Abort, KeyboardInterrupt):
+            if args is None:  # the process ends with this command: one line, however many Ctrl-C
+                signal.signal(signal.SIGINT, signal.SIG_IGN)
             if sys.stderr.isatty():
                 click.echo(err=True)  # the terminal has written ^C there
             _say("stopped")
             status = STOPPED
+            if args is None:
+                signal.signal(signal.SIGINT, _end)
+                # Python's last steps would give back a handler of ours, and die by the signal.
+                atexit.register(signal.signal, signal.SIGINT, signal.SIG_IGN)
         sys.exit(status if isinstance(status, int) else DONE)
 
     def invoke(self, ctx: click.Context) -> Any:  # noqa: ANN401 - click's own
@@ -56,6 +66,10 @@ class FriendlyErrors(click.Group):
             status, sentence = failure
             _say(f"{type(error).__name__}: {sentence}")
             sys.exit(status)
+
+
+def _end(_number: int, _frame: FrameType | None) -> None:
+    os._exit(STOPPED)  # whatever the exit still waits for
 
 
 def _say(sentence: str) -> None:

@@ -73,6 +73,9 @@ def serve_forever(port: int, directory: Path, started: Callable[[], None]) -> No
     server = ValkeyServer(port=port, data_dir=directory, persist=True, config=PERSISTENCE)
     try:
         server.start()
+    except KeyboardInterrupt:
+        server.terminate()
+        raise
     except ValkeyServerStartupError as error:
         said = " ".join(str(error).split())[:300]
         raise InvalidInput(

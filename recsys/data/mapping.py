@@ -68,22 +68,30 @@ def read_mapping(source: str) -> DataMapping:
     return _with_paths(mapping, lambda path: _below(root, path))
 
 
-def write_mapping(path: Path, mapping: DataMapping, comment: str = "") -> None:
+def write_mapping(
+    path: Path, mapping: DataMapping, comment: str = "", *, replace: bool = True
+) -> None:
     """Writes a mapping file atomically, with its local paths relative to it.
 
-    comment: lines that open the file.
+    comment: lines that open the file. replace: whether another content may be overwritten.
 
     Raises:
-        InvalidInput: the file cannot be written.
+        InvalidInput: the file cannot be written, or holds something else and may not be replaced.
     """
     root = path.absolute().parent
     relative = _with_paths(mapping, lambda place: _relative(root, place))
     lines = [f"# {line}".rstrip() for line in comment.splitlines()]
     for name, section in _plain(relative).items():
         lines += ["", f"[{name}]", *_pairs(section)]
+    text = "\n".join(lines).lstrip() + "\n"
     try:
+        if not replace and path.is_file() and path.read_bytes() != text.encode():
+            raise InvalidInput(
+                f"{str(path)!r} holds something else than would be written, such as corrections by "
+                "hand, and is not overwritten: give another name, or --force"
+            )
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(path, "\n".join(lines).lstrip() + "\n")
+        write_atomically(path, text)
     except OSError as error:
         raise InvalidInput(
             f"cannot write the mapping to {str(path)!r} ({error}): give a writable path"

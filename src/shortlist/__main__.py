@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import sys
-from importlib.metadata import version
+from types import FrameType
 
 DISTRIBUTION = "shortlist-recommender"
 
@@ -35,14 +37,27 @@ def extra_of(module: str) -> str | None:
     return next((extra for extra, modules in EXTRAS.items() if package in modules), None)
 
 
+def _stop(_number: int, _frame: FrameType | None) -> None:
+    os.write(2, b"\nshortlist: stopped\n" if os.isatty(2) else b"shortlist: stopped\n")
+    os._exit(130)
+
+
 def main() -> None:
     """Runs the command line; exits with one sentence where an extra is missing."""
+    # A shell starts background commands with SIGINT ignored, which stays.
+    listens = signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    if listens:  # while modules load: an exception would show a traceback, or be lost
+        signal.signal(signal.SIGINT, _stop)
     if sys.argv[1:] == ["--version"]:  # needs no extra, and is what a bug report asks for
+        from importlib.metadata import version
+
         sys.stdout.write(f"shortlist, version {version(DISTRIBUTION)}\n")
         return
     try:
         from shortlist.batch.cli import main as command_line
 
+        if listens:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
         command_line()
     except ModuleNotFoundError as error:
         extra = extra_of(error.name or "")

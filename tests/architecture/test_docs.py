@@ -56,7 +56,7 @@ TOUR_WORDS = {
 }
 """Ids of MovieLens in the tour, and those of the small world that it is run against."""
 
-TUTORIAL_WORDS = {"000123": "1", "012950": "1", "2026-11-27 10:00:00": "2023-11-14 22:15:01"}
+TUTORIAL_WORDS = {"000123": "1", "012950": "1", "2024-08-09 10:00:00": "2023-11-14 22:15:01"}
 """Ids and a time of the shop in the tutorial, and those of the small world."""
 
 CONTRACT_KEYS = ("source", "cache_hit", "degraded", "accepted", "duplicates", "code", "existed")

@@ -282,6 +282,52 @@ def test_ctrl_c_is_one_line(monkeypatch: pytest.MonkeyPatch, command: str) -> No
     assert (result.exit_code, result.output) == (130, "shortlist: stopped\n")
 
 
+@pytest.mark.parametrize("module", ["click", "shortlist.recsys.data.check"])
+def test_ctrl_c_within_an_import(module: str) -> None:
+    """It is one line also while the command line or a command's own modules load."""
+    script = (
+        "import os, signal, sys\n"
+        "class Interrupt:\n"
+        "    def find_spec(self, name, path=None, target=None):\n"
+        f"        if name == {module!r}:\n"
+        "            os.kill(os.getpid(), signal.SIGINT)\n"
+        "from shortlist.__main__ import main\n"
+        "sys.meta_path.insert(0, Interrupt())\n"
+        "sys.argv = ['shortlist', 'data', 'check', 'three.csv']\n"
+        "main()\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        env=os.environ | {"PYTHONPATH": str(ROOT / "src")},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=SECONDS,
+    )
+    assert (done.returncode, done.stderr) == (130, "shortlist: stopped\n")
+
+
+@pytest.mark.parametrize("command", ["redis", "serve"])
+def test_many_ctrl_c_are_one_line(command: str, tmp_path: Path) -> None:
+    """Impatience shows no traceback, and the status stays 130."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    with subprocess.Popen(
+        [sys.executable, "-m", "shortlist", command, "--port", str(port)],
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": str(ROOT / "src")},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    ) as running:
+        assert running.stdout is not None
+        next(line for line in running.stdout if line.startswith("redis://") or "running on" in line)
+        while running.poll() is None:
+            running.send_signal(signal.SIGINT)
+        said = running.communicate(timeout=SECONDS)[0]
+    assert (running.returncode, said) == (130, "shortlist: stopped\n")
+
+
 def test_optuna_logs_no_traceback(tmp_path: Path, reporter) -> None:
     """Ctrl-C within a trial is the command's to report."""
     import optuna

@@ -152,6 +152,28 @@ def test_command_writes_a_mapping(shop: Path, tmp_path: Path) -> None:
     assert len(loaded.dataset.events) == json.loads(report.read_text())["numbers"]["events"]
 
 
+def test_corrections_are_not_overwritten(shop: Path, tmp_path: Path) -> None:
+    """A mapping file that differs stays without --force; the same again is written."""
+    toml = tmp_path / "data.toml"
+    arguments = [
+        "data",
+        "check",
+        str(shop),
+        f"--write={toml}",
+        f"--rejects={tmp_path / 'r.parquet'}",
+    ]
+    assert CliRunner().invoke(main, arguments).exit_code == 0
+    written = toml.read_text()
+    assert CliRunner().invoke(main, arguments).exit_code == 0
+    toml.write_text(written + "# corrected\n")
+    refused = CliRunner().invoke(main, arguments)
+    assert refused.exit_code == 2
+    assert refused.stderr.startswith(f"shortlist: InvalidInput: '{toml}' holds something else")
+    assert toml.read_text() == written + "# corrected\n"
+    assert CliRunner().invoke(main, [*arguments, "--force"]).exit_code == 0
+    assert toml.read_text() == written
+
+
 def test_types_get_weights(tmp_path: Path) -> None:
     """A look, an interest and a decision; what takes back is negative; a guess says so."""
     kinds = ["view", "addtocart", "transaction", "Refund", "wave"]
