@@ -269,6 +269,8 @@ def test_the_commands_of_the_documents_run(
             if line == "shortlist serve":
                 serve_and_use(environ)
                 continue
+            if "--write data.toml" in line:  # that of another document is not overwritten
+                Path("data.toml").unlink(missing_ok=True)
             run_shortlist(line, environ)
 
 
