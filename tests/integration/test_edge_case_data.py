@@ -13,7 +13,7 @@ import numpy as np
 import polars as pl
 import pytest
 
-from shortlist.batch import dataset_file, job
+from shortlist.batch import config, dataset_file, job
 from shortlist.batch.job import Job, is_done, run_stage
 from shortlist.batch.precompute import read_shards
 from shortlist.recsys.errors import InvalidData, InvalidInput
@@ -37,9 +37,9 @@ TINY = {
 @pytest.fixture
 def quick(monkeypatch) -> None:
     """Towers that train for a moment: tested is that data goes through, not what is learnt."""
-    honest = job.TowerParams
+    honest = config.TowerParams
     monkeypatch.setattr(
-        job, "TowerParams", lambda **params: honest(hidden=16, round_steps=5, rounds=2, **params)
+        config, "TowerParams", lambda **params: honest(hidden=16, round_steps=5, rounds=2, **params)
     )
 
 
