@@ -308,7 +308,7 @@ def test_ctrl_c_within_an_import(module: str) -> None:
 
 
 @pytest.mark.parametrize("command", ["redis", "serve"])
-def test_ctrl_c_is_one_line(command: str, tmp_path: Path) -> None:
+def test_servers_stop_in_one_line(command: str, tmp_path: Path) -> None:
     """No traceback, and the status is 130."""
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
