@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import count
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
 
+from shortlist.batch.repeating import Wait, repeating
 from shortlist.recsys.evaluation.resources import Stages
 
 WIDTH = 150
 """Columns that the tables need; a narrower terminal wraps them."""
 
-TOLD_EVERY = 10
+PRINT_SECONDS = 10
 """Seconds between two lines about a stage, where no terminal shows a bar."""
 
 
@@ -41,7 +43,7 @@ class ProgressReporter:
     def __init__(
         self,
         console: Console | None = None,
-        wait: Callable[[threading.Event, float], bool] = threading.Event.wait,
+        wait: Wait = threading.Event.wait,
     ) -> None:
         self.console = wide_console(stderr=True) if console is None else console
         self.stages = Stages()
@@ -53,7 +55,7 @@ class ProgressReporter:
 
     @contextmanager
     def stage(self, name: str) -> Iterator[_Advance]:
-        """Times a stage, and shows a bar; without a terminal a line every TOLD_EVERY seconds.
+        """Times a stage, and shows a bar; without a terminal a line every PRINT_SECONDS.
 
         The value takes (share done, note).
         """
@@ -73,35 +75,26 @@ class ProgressReporter:
         before = self.stages.seconds.get(name, 0.0)
         with self.stages.stage(name), bar:
             advance = _Advance(bar, name)
-            with self._told(name, advance):
+            with self._printed(name, advance):
                 yield advance
         seconds = self.stages.seconds[name] - before
         self.say(f"  {name:<44} {seconds:7.1f} s  {advance.note}")
 
     @contextmanager
-    def _told(self, name: str, advance: _Advance) -> Iterator[None]:
+    def _printed(self, name: str, advance: _Advance) -> Iterator[None]:
         """Prints how far a stage is while the body runs, where no bar shows it."""
         if self.console.is_terminal or self.console.quiet:
             yield
             return
-        ended = threading.Event()
+        seconds = count(PRINT_SECONDS, PRINT_SECONDS)
 
-        def tell() -> None:
-            seconds = 0
-            while not self._wait(ended, TOLD_EVERY):
-                seconds += TOLD_EVERY
-                line = f"  {name:<44} {seconds:5} s    {advance.shown:>4}  {advance.note}"
-                # Not by `say`: a run's log has its own sign of life.
-                self.console.print(line.rstrip(), highlight=False, markup=False)
+        def report() -> None:
+            line = f"  {name:<44} {next(seconds):5} s    {advance.shown:>4}  {advance.note}"
+            # Not by `say`: a run's log has its own sign of life.
+            self.console.print(line.rstrip(), highlight=False, markup=False)
 
-        # A thread, as a stage may be silent for long.
-        thread = threading.Thread(target=tell, daemon=True)
-        thread.start()
-        try:
+        with repeating(report, PRINT_SECONDS, self._wait):
             yield
-        finally:
-            ended.set()
-            thread.join()
 
 
 class _Advance:

@@ -10,12 +10,13 @@ from __future__ import annotations
 import json
 import logging
 import sys
-import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import TracebackType
 from typing import TextIO
+
+from shortlist.batch.repeating import repeating
 
 HEARTBEAT_SECONDS = 60.0
 
@@ -61,20 +62,13 @@ class RunLog:
 
         Silence then means a fault.
         """
-        ended = threading.Event()
         started = time.monotonic()
 
         def beat() -> None:
-            while not ended.wait(every):
-                self("heartbeat", seconds=round(time.monotonic() - started))
+            self("heartbeat", seconds=round(time.monotonic() - started))
 
-        thread = threading.Thread(target=beat, daemon=True)
-        thread.start()
-        try:
+        with repeating(beat, every):
             yield
-        finally:
-            ended.set()
-            thread.join()
 
     def catch_uncaught(self) -> None:
         """Logs exceptions that nobody catches.

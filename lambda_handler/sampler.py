@@ -36,7 +36,7 @@ class Sampler:
         self._waiting: dict[str, tuple[Sequence[Stratum], list[Float32]]] = {}
 
     def renew(self) -> None:
-        """Draws anew: copies of a snapshot would all sample the same answers and rows."""
+        """Seeds the generator again: copies of a snapshot would all sample the same."""
         self._rng = np.random.default_rng()
 
     def offer(self, version: str, trained: Sequence[Stratum], rows: Float32) -> None:

@@ -212,9 +212,10 @@ class Server(uvicorn.Server):
         """Starts the shutdown; a second signal does not wait for requests, and is the last."""
         del frame
         if self.stopped_by is None:
+            # First, as the second signal may come before the next line, and asks for more silence.
+            uvicorn.server.logger.setLevel(logging.WARNING)  # of the stop, one line is enough
             self.stopped_by = sig
             self.should_exit = True
-            uvicorn.server.logger.setLevel(logging.WARNING)  # of the stop, one line is enough
             _exit_after(STOP_SECONDS)
             return
         for number in uvicorn.server.HANDLED_SIGNALS:

@@ -1,7 +1,7 @@
 """Prepares the snapshot of SnapStart, and renews its copies.
 
 Lambda starts the function once, keeps a snapshot of its memory, and restores that for each new
-environment. What is imported before is there at once; what must be a copy's own is made anew after.
+environment. What is imported before is there at once; what must be a copy's own is made after it.
 Nothing is read from Redis or S3 before a snapshot: all copies would take it for fresh.
 """
 

@@ -43,10 +43,10 @@ hypothesis_settings.register_profile(
 hypothesis_settings.load_profile("shortlist")
 
 
-class OnePlaceAWorld(LoadFileScheduling):
-    """Gives xdist's workers whole files, and all files of the browser to one of them.
+class SharedWorldScheduling(LoadFileScheduling):
+    """Gives each worker whole files, and one worker all files of the browser.
 
-    These share a world that takes a worker most of a minute.
+    They share a world, which takes most of a minute to make.
     """
 
     def _split_scope(self, nodeid: str) -> str:
@@ -54,9 +54,9 @@ class OnePlaceAWorld(LoadFileScheduling):
         return folder if folder == "tests/browser" else super()._split_scope(nodeid)
 
 
-def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> OnePlaceAWorld:
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> SharedWorldScheduling:
     """Who runs which tests, under `--numprocesses`."""
-    return OnePlaceAWorld(config, log)
+    return SharedWorldScheduling(config, log)
 
 
 @dataclass(frozen=True)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import atexit
-import os
 import signal
 import sys
 from collections.abc import Sequence
@@ -30,6 +28,8 @@ class FriendlyErrors(click.Group):
         """Runs the command line; a wrong argument and Ctrl-C are one line each."""
         if not standalone_mode:
             return super().main(args, prog_name, complete_var, standalone_mode=False, **extra)
+        if args is None:  # the process ends with this command
+            _listen_once()
         try:
             status = super().main(args, prog_name, complete_var, standalone_mode=False, **extra)
         except click.exceptions.NoArgsIsHelpError as error:  # the help is wanted, not a sentence
@@ -38,17 +38,11 @@ class FriendlyErrors(click.Group):
         except click.ClickException as error:
             _say(_sentence(error))
             status = error.exit_code
-        except (click.Abort, KeyboardInterrupt):
-            if args is None:  # the process ends with this command: one line, however many Ctrl-C
-                signal.signal(signal.SIGINT, signal.SIG_IGN)
+        except click.Abort:
             if sys.stderr.isatty():
                 click.echo(err=True)  # the terminal has written ^C there
             _say("stopped")
             status = STOPPED
-            if args is None:
-                signal.signal(signal.SIGINT, _end)
-                # Python's last steps would give back a handler of ours, and die by the signal.
-                atexit.register(signal.signal, signal.SIGINT, signal.SIG_IGN)
         sys.exit(status if isinstance(status, int) else DONE)
 
     def invoke(self, ctx: click.Context) -> Any:  # noqa: ANN401 - click's own
@@ -68,8 +62,23 @@ class FriendlyErrors(click.Group):
             sys.exit(status)
 
 
-def _end(_number: int, _frame: FrameType | None) -> None:
-    os._exit(STOPPED)  # whatever the exit still waits for
+def _listen_once() -> None:
+    """Has the first Ctrl-C end the command, and further ones ignored while it cleans up.
+
+    Where a shell has SIGINT ignored, as for background commands, it stays so.
+    """
+    if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
+        signal.signal(signal.SIGINT, interrupt_once)
+
+
+def interrupt_once(_number: int, _frame: FrameType | None) -> None:
+    """Handles the first SIGINT as Python does, and has further ones ignored.
+
+    Raises:
+        KeyboardInterrupt: always.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    raise KeyboardInterrupt
 
 
 def _say(sentence: str) -> None:

@@ -18,6 +18,7 @@ import click
 
 from shortlist.batch.cli.argument_types import MAX_PORT, PORT, OutputFolder, Whole
 from shortlist.batch.cli.data import fetch_data
+from shortlist.batch.cli.friendly_errors import interrupt_once
 from shortlist.batch.cli.options import data_set_option, demo_directory_option, example
 from shortlist.batch.exit_status import FAILED, INVALID
 from shortlist.recsys.settings import Settings
@@ -252,5 +253,5 @@ def _end_by_signals() -> None:
     import signal
 
     # SIGINT too: a shell starts background commands with SIGINT ignored.
-    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGINT, interrupt_once)
     signal.signal(signal.SIGTERM, _terminate)

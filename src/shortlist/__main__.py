@@ -45,8 +45,8 @@ def _stop(_number: int, _frame: FrameType | None) -> None:
 def main() -> None:
     """Runs the command line; exits with one sentence where an extra is missing."""
     # A shell starts background commands with SIGINT ignored, which stays.
-    listens = signal.getsignal(signal.SIGINT) is signal.default_int_handler
-    if listens:  # while modules load: an exception would show a traceback, or be lost
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        # While modules load: an exception would show a traceback, or be lost.
         signal.signal(signal.SIGINT, _stop)
     if sys.argv[1:] == ["--version"]:  # needs no extra, and is what a bug report asks for
         from importlib.metadata import version
@@ -56,12 +56,10 @@ def main() -> None:
     try:
         from shortlist.batch.cli import main as command_line
 
-        if listens:
-            signal.signal(signal.SIGINT, signal.default_int_handler)
         command_line()
     except ModuleNotFoundError as error:
         extra = extra_of(error.name or "")
-        if extra is None:  # a bug of ours or of a library, whose traceback is wanted
+        if extra is None:  # a bug, whose traceback is wanted
             raise
         sys.exit(f"shortlist: {error.name} is not installed: pip install '{DISTRIBUTION}[{extra}]'")
 

@@ -12,7 +12,7 @@ import pytest
 from rich.console import Console
 
 from shortlist.batch.container import LoggingReporter
-from shortlist.batch.progress import TOLD_EVERY, ProgressReporter
+from shortlist.batch.progress import PRINT_SECONDS, ProgressReporter
 from shortlist.batch.run_log import RunLog
 
 
@@ -56,7 +56,7 @@ def test_long_stages_tell_their_progress() -> None:
         progress(0.25, "round 3")
         clock.pass_once()
         clock.end()
-    assert clock.waits == [TOLD_EVERY] * 3
+    assert clock.waits == [PRINT_SECONDS] * 3
     assert told(out)[:2] == [["towers", "10", "s"], ["towers", "20", "s", "25%", "round", "3"]]
     assert told(out)[2] == ["towers", "0.0", "s", "round", "3"]
 
