@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -55,43 +56,48 @@ def _add_job_command(name: str) -> None:
         help="Business rules (TOML, also on s3://), put in place at the publication.",
     )
     def command(work: Path, **options: Any) -> None:  # noqa: ANN401
-        settings = Settings.from_env(os.environ)
-        if name != RUN:
-            stages.refuse_missing(name, stages.never_run(work, name))
-        params = fit_params_of(settings, options["config"])
-        tables = tables_of(options)
+        _run_stages(name, work, options)
 
-        from shortlist.batch.rules_file import read_rules
 
-        rules = read_rules(options["rules"])  # now, rather than after a night's training
-        _refuse_early(name, settings)
+def _run_stages(name: str, work: Path, options: Mapping[str, Any]) -> None:
+    """Runs a stage, or all of them, by the options of its command."""
+    settings = Settings.from_env(os.environ)
+    if name != RUN:
+        stages.refuse_missing(name, stages.never_run(work, name))
+    params = fit_params_of(settings, options["config"])
+    tables = tables_of(options)
 
-        from shortlist.batch.job import Job, run, run_stage
-        from shortlist.batch.progress import ProgressReporter
-        from shortlist.batch.workspace import alone_in, usable
+    from shortlist.batch.rules_file import read_rules
 
-        reporter = ProgressReporter()
-        job = Job(
-            tables.interactions,
-            tables.items,
-            tables.users,
-            work,
-            settings,
-            reporter,
-            max_reject_share=options["max_reject_share"],
-            config=params,
-            positive_rating=options["positive_rating"],
-            events=options["events"],
-            event_rules=tables.event_rules,
-            rules=rules,
-        )
-        with usable(work):
-            if name == RUN:
-                run(job)
-                reporter.say(NEXT)
-                return
-            with alone_in(work):
-                run_stage(job, name)
+    rules = read_rules(options["rules"])  # now, rather than after a night's training
+    _refuse_early(name, settings)
+
+    from shortlist.batch.job import Job, run, run_stage
+    from shortlist.batch.progress import ProgressReporter
+    from shortlist.batch.workspace import alone_in, usable
+
+    reporter = ProgressReporter()
+    job = Job(
+        tables.interactions,
+        tables.items,
+        tables.users,
+        work,
+        settings,
+        reporter,
+        max_reject_share=options["max_reject_share"],
+        config=params,
+        positive_rating=options["positive_rating"],
+        events=options["events"],
+        event_rules=tables.event_rules,
+        rules=rules,
+    )
+    with usable(work):
+        if name == RUN:
+            run(job)
+            reporter.say(NEXT)
+            return
+        with alone_in(work):
+            run_stage(job, name)
 
 
 def _refuse_early(name: str, settings: Settings) -> None:

@@ -214,8 +214,8 @@ const asked = (events) => [...events].sort((one, other) => one.time - other.time
     ...(time !== null && { timestamp: time }),
     ...(weight !== null && weight !== undefined && { weight }),
     ...(type && { event_type: type }),
-    // A return of the batch's table is stored without a type and a weight: this says what it is.
-    ...(negative && !type && (weight ?? null) === null && { weight: -1 }),
+    // Negative feedback is stored without a weight, and a type need not tell: this says what it is.
+    ...(negative && (weight ?? null) === null && { weight: -1 }),
   }));
 
 /** The click now, where the times of the data are a clock's. */
