@@ -10,7 +10,16 @@ from types import FrameType
 DISTRIBUTION = "shortlist-recommender"
 
 EXTRAS = {
-    "serving": ("fastapi", "faiss", "lightgbm", "mangum", "numpy", "prometheus_client", "pydantic"),
+    "serving": (
+        "faiss",
+        "fastapi",
+        "hiredis",
+        "lightgbm",
+        "mangum",
+        "numpy",
+        "prometheus_client",
+        "pydantic",
+    ),
     "batch": (
         "click",
         "duckdb",
