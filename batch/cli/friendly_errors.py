@@ -68,15 +68,10 @@ def _listen_once() -> None:
     Where a shell has SIGINT ignored, as for background commands, it stays so.
     """
     if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
-        signal.signal(signal.SIGINT, interrupt_once)
+        signal.signal(signal.SIGINT, _interrupt)
 
 
-def interrupt_once(_number: int, _frame: FrameType | None) -> None:
-    """Handles the first SIGINT as Python does, and has further ones ignored.
-
-    Raises:
-        KeyboardInterrupt: always.
-    """
+def _interrupt(_number: int, _frame: FrameType | None) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     raise KeyboardInterrupt
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import sys
 from contextlib import suppress
 from http import HTTPStatus
@@ -18,7 +19,6 @@ import click
 
 from shortlist.batch.cli.argument_types import MAX_PORT, PORT, OutputFolder, Whole
 from shortlist.batch.cli.data import fetch_data
-from shortlist.batch.cli.friendly_errors import interrupt_once
 from shortlist.batch.cli.options import data_set_option, demo_directory_option, example
 from shortlist.batch.exit_status import FAILED, INVALID
 from shortlist.recsys.settings import Settings
@@ -241,8 +241,15 @@ class Terminated(KeyboardInterrupt):
     """SIGTERM: a server that is told to stop has done its work."""
 
 
-def _terminate(_number: int, _frame: FrameType | None) -> None:
-    raise Terminated
+def _stop_once(number: int, _frame: FrameType | None) -> None:
+    """Handles the first signal, and has further ones ignored while the command cleans up.
+
+    Raises:
+        Terminated, KeyboardInterrupt: by the signal.
+    """
+    for each in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(each, signal.SIG_IGN)
+    raise Terminated if number == signal.SIGTERM else KeyboardInterrupt
 
 
 def _end_by_signals() -> None:
@@ -250,8 +257,6 @@ def _end_by_signals() -> None:
 
     Servers that the command started then end with it.
     """
-    import signal
-
     # SIGINT too: a shell starts background commands with SIGINT ignored.
-    signal.signal(signal.SIGINT, interrupt_once)
-    signal.signal(signal.SIGTERM, _terminate)
+    signal.signal(signal.SIGINT, _stop_once)
+    signal.signal(signal.SIGTERM, _stop_once)

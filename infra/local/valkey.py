@@ -117,9 +117,16 @@ def _rewrite_until(client: redis.Redis, stopped: threading.Event) -> None:
 
 def rewrite(client: redis.Redis) -> None:
     """Rewrites the append-only file from memory; returns when the old one is gone."""
-    while _is_rewriting(client):  # one that began before a deletion does not count
-        time.sleep(POLL_SECONDS)
-    client.bgrewriteaof()
+    is_begun = False
+    while not is_begun:
+        while _is_rewriting(client):  # one that began before a deletion does not count
+            time.sleep(POLL_SECONDS)
+        try:
+            client.bgrewriteaof()
+            is_begun = True
+        except redis.ResponseError as error:  # another caller's has begun in between
+            if "in progress" not in str(error):
+                raise
     while _is_rewriting(client):
         time.sleep(POLL_SECONDS)
 
