@@ -12,6 +12,7 @@ EVENTS_PER_USER`.
 from __future__ import annotations
 
 import http.client
+import io
 import json
 import os
 import socket
@@ -20,7 +21,8 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -57,7 +59,7 @@ from shortlist.recsys.models.features import features
 from shortlist.recsys.models.interactions import states_at
 from shortlist.recsys.models.pipeline import USERS_AT_ONCE, recommend, retrieve
 from shortlist.recsys.settings import Settings
-from shortlist.recsys.store.redis import open_store
+from shortlist.recsys.store.redis import RedisStore, open_store
 
 DEMO = Path(".demo")
 REPORTS = Path("docs/reports")
@@ -125,16 +127,9 @@ def main() -> None:
     size = f"{dataset.events.n_users} users, {dataset.events.n_items} items"
     name = NAMES.get(directory, directory.name)
     table = SpeedTable(f"{name}: {size}, k=20, {CALLS} calls each, one thread")
-    with redis_url({}) as url, tempfile.TemporaryDirectory() as scratch:
-        own = {
-            "artefacts": f"{scratch}/artefacts",
-            "bundle_dir": Path(scratch),
-            "release_cache_seconds": 3600.0,
-        }
-        settings = replace(Settings.from_env({}), redis_url=url, **own)  # type: ignore[arg-type]
-        version = publish.publish(work / "bundle", work / "lists", settings, ProgressReporter())
+    with published(work) as (settings, version):
         loaded = bundle.load(work / "bundle")
-        cached(table, settings, version, dataset.user_ids, url.removeprefix("unix://"))
+        cached(table, settings, version, dataset.user_ids)
         store_reads(table, settings, version, dataset.user_ids)
         live(table, settings, loaded, dataset, work)
         rate(table, loaded, dataset)
@@ -146,18 +141,40 @@ def main() -> None:
     table.write_rows(directory / "bench.json")
 
 
-def cached(
-    table: SpeedTable, settings: Settings, version: str, users: tuple[str, ...], path: str
-) -> None:
-    """Adds cached answers, between their floors and their parts."""
+@contextmanager
+def published(work: Path) -> Iterator[tuple[Settings, str]]:
+    """Publishes the release of a work directory to a Redis of its own.
+
+    Gives the settings of what serves it, and its version.
+    """
+    with redis_url({}) as url, tempfile.TemporaryDirectory() as scratch:
+        own = {
+            "artefacts": f"{scratch}/artefacts",
+            "bundle_dir": Path(scratch),
+            "release_cache_seconds": 3600.0,
+        }
+        settings = replace(Settings.from_env({}), redis_url=url, **own)  # type: ignore[arg-type]
+        yield (
+            settings,
+            publish.publish(work / "bundle", work / "lists", settings, ProgressReporter()),
+        )
+
+
+def served(settings: Settings) -> tuple[RedisStore, Adapter]:
+    """The store of a release, and the Lambda handler over it."""
     store = open_store(settings.redis_url, settings.namespace, settings.redis_timeout_ms)
-    handler = Adapter(create_app(settings, store, LivePath(settings)))
+    return store, Adapter(create_app(settings, store, LivePath(settings)))
+
+
+def cached(table: SpeedTable, settings: Settings, version: str, users: tuple[str, ...]) -> None:
+    """Adds cached answers, between their floors and their parts."""
+    store, handler = served(settings)
     events = [http_event("POST", "/recommend", {"user_id": u}) for u in users]
     gets = [http_event("GET", f"/v1/users/{u}/recommendations") for u in users]
     body = handler(events[0], Context())["body"].encode()
     key = store.keys.list(version, users[0])
     calls: dict[str, Call] = {
-        "raw socket GET of a list": raw_get(path, key),
+        "raw socket GET of a list": raw_get(settings.redis_url.removeprefix("unix://"), key),
         "redis-py: GET of a list": lambda _: store.redis.get(key),
         READ: lambda i: store.read_user(version, users[i % len(users)]),
         NOTHING: answers_nothing(body, events),
@@ -203,8 +220,7 @@ def live(
     ranker = model.ranker
     if ranker is None:
         raise SystemExit("this release has no ranker: train a world with more events")
-    store = open_store(settings.redis_url, settings.namespace, settings.redis_timeout_ms)
-    handler = Adapter(create_app(settings, store, LivePath(settings)))
+    _, handler = served(settings)
     trees = f"{ranker.n_trees} trees on {model.n_candidates} rows"
     calls: dict[str, Call] = {
         "FAISS: search of the index": faiss_alone(loaded, each),
@@ -231,17 +247,20 @@ def live(
 
 def rate(table: SpeedTable, loaded: bundle.Bundle, dataset: Dataset) -> None:
     """Adds the users per second of precompute on one core."""
-    import io
-
     started = time.perf_counter()
-    offsets = dataset.events.offsets()
     users = range(min(USERS_PRECOMPUTED, dataset.events.n_users))
-    for start in range(0, len(users), USERS_AT_ONCE):
-        part = users[start : start + USERS_AT_ONCE]
-        precompute._write_users(io.BytesIO(), loaded, dataset, offsets, part, 100)
+    write_lists(loaded, dataset, users)
     per_second = len(users) / (time.perf_counter() - started)
     table.report["precompute_users_per_second"] = round(per_second)
     table.add_row(f"precompute: {per_second:.0f} users a second on one core")
+
+
+def write_lists(loaded: bundle.Bundle, dataset: Dataset, users: range) -> None:
+    """Precomputes the lists of these users."""
+    offsets = dataset.events.offsets()
+    for start in range(0, len(users), USERS_AT_ONCE):
+        part = users[start : start + USERS_AT_ONCE]
+        precompute._write_users(io.BytesIO(), loaded, dataset, offsets, part, 100)
 
 
 def environ_of(settings: Settings) -> dict[str, str]:
