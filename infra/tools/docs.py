@@ -106,9 +106,9 @@ def speed_summary(reports: Path) -> str:
     fastest = max(speed["http"], key=lambda row: row["answers_per_second"])
     cold, memory = speed["cold_start_seconds"], speed["memory_mib"]
     facts = (
-        f"From a cold start, the first cached answer takes {cold['cached']:.2f} s"
-        f" and the first live one {cold['live']:.2f} s."
-        f" A process holds {memory['cached']:.0f} or {memory['live']:.0f} MiB."
+        f"From a cold start, the first cached answer takes {cold['cached answer']:.2f} s"
+        f" and the first live one {cold['live answer']:.2f} s."
+        f" A process holds {memory['cached answer']:.0f} or {memory['live answer']:.0f} MiB."
         f" Over HTTP it gives {fastest['answers_per_second']:.0f} cached answers a second,"
         f" and precompute makes {speed['precompute_users_per_second']:.0f} lists a second on one"
         f" core. At {overload['load']:.0%} of its capacity, goodput stays at"
@@ -325,9 +325,9 @@ def _benchmark(report: dict[str, Any]) -> str:
     facts = [
         f"- Precompute: {report['precompute_users_per_second']:.0f} users a second on one core.",
         *(
-            f"- A fresh process: {cold[kind]:.2f} s to its first {kind} answer;"
+            f"- A fresh process: {seconds:.2f} s to its first {kind};"
             f" {memory[kind]:.0f} MiB after 400 of them."
-            for kind in ("cached", "live")
+            for kind, seconds in cold.items()
         ),
     ]
     measured = table(["measured", *LATENCY_COLUMNS.values(), CPU, *FLOORS.values()], rows)

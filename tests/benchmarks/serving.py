@@ -14,7 +14,9 @@ from __future__ import annotations
 import http.client
 import io
 import json
+import logging
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -22,13 +24,15 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
+from unittest.mock import patch
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
+import boto3
 import numpy as np
 from alternatives import (
     Context,
@@ -39,6 +43,7 @@ from alternatives import (
     naive,
     raw_get,
 )
+from moto.server import ThreadedMotoServer
 from rich.console import Console
 from speed_table import CALLS, Call, SpeedTable, percentiles, timed
 
@@ -67,6 +72,8 @@ NAMES = {DEMO: "MovieLens 100K", DEMO / "1m": "A synthetic world of MovieLens 1M
 READ = "store: list and event count, one round trip"
 NOTHING = "FastAPI and Mangum: the same bytes, nothing looked up"
 RECOMMEND = "`recommend` alone"
+SIGNED = "a cluster with TLS and IAM"
+DEPLOYED = f", from S3 and {SIGNED}"
 ROUNDS = 2
 WARM_CALLS = 400
 CONCURRENCY = (1, 8, 32)
@@ -133,8 +140,11 @@ def main() -> None:
         store_reads(table, settings, version, dataset.user_ids)
         live(table, settings, loaded, dataset, work)
         rate(table, loaded, dataset)
-        processes(table, settings, dataset.user_ids)
+        processes(table, environ_of(settings), dataset.user_ids)
         throughput(table, settings, dataset.user_ids)
+    with deployed(work) as environ:
+        if environ:
+            processes(table, environ, dataset.user_ids, DEPLOYED)
     Console(width=130).print(table)
     file = "speed.json" if directory == DEMO else f"speed-{directory.name}.json"
     write_json(table.report, REPORTS / file)
@@ -158,6 +168,37 @@ def published(work: Path) -> Iterator[tuple[Settings, str]]:
             settings,
             publish.publish(work / "bundle", work / "lists", settings, ProgressReporter()),
         )
+
+
+@contextmanager
+def deployed(work: Path) -> Iterator[dict[str, str]]:
+    """Publishes the release to a cluster with TLS and IAM, and to S3 by moto.
+
+    Gives the environment of what serves it; an empty one where there is no cluster.
+    """
+    with ExitStack() as stack:
+        scratch = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        url = stack.enter_context(deployments(scratch)).get(SIGNED)
+        if url is None:
+            yield {}
+            return
+        logging.getLogger("werkzeug").setLevel(logging.ERROR)  # no line for each request
+        storage = ThreadedMotoServer("127.0.0.1", port=0, verbose=False)
+        storage.start()
+        stack.callback(storage.stop)
+        endpoint = f"http://127.0.0.1:{storage.get_host_and_port()[1]}"
+        stack.enter_context(patch.dict(os.environ, AWS_ENDPOINT_URL=endpoint))
+        boto3.client("s3").create_bucket(Bucket="releases")
+        settings = replace(
+            Settings.from_env({}),
+            redis_url=url,
+            redis_timeout_ms=5000,
+            artefacts="s3://releases/shortlist",
+            bundle_dir=scratch / "bundles",
+        )
+        publish.publish(work / "bundle", work / "lists", settings, ProgressReporter())
+        shutil.rmtree(settings.bundle_dir, ignore_errors=True)  # a function starts without a copy
+        yield environ_of(settings)
 
 
 def served(settings: Settings) -> tuple[RedisStore, Adapter]:
@@ -273,16 +314,19 @@ def environ_of(settings: Settings) -> dict[str, str]:
     }
 
 
-def processes(table: SpeedTable, settings: Settings, users: tuple[str, ...]) -> None:
-    """Adds cold starts, and the memory of a warm process."""
-    for what, more in (("cached", {}), ("live", {"use_cache": False})):
+def processes(
+    table: SpeedTable, environ: dict[str, str], users: tuple[str, ...], suffix: str = ""
+) -> None:
+    """Adds cold starts in an environment, and the memory of a warm process."""
+    for kind, more in (("cached", {}), ("live", {"use_cache": False})):
+        what = f"{kind} answer{suffix}"
         events = [
             http_event("POST", "/recommend", {"user_id": users[i % len(users)], **more})
             for i in range(WARM_CALLS)
         ]
         options = {
             "input": json.dumps(events).encode(),
-            "env": environ_of(settings),
+            "env": environ,
             "capture_output": True,
         }
         command = [sys.executable, "-c", COLD]
@@ -291,8 +335,7 @@ def processes(table: SpeedTable, settings: Settings, users: tuple[str, ...]) -> 
         table.report["cold_start_seconds"][what] = round(seconds, 2)
         table.report["memory_mib"][what] = round(mib)
         cold = f"{seconds:.2f} s, {cpu:.2f} s of CPU"
-        table.add_row(f"cold start to the first {what} answer: {cold}")
-        table.add_row(f"a process that has served {WARM_CALLS} {what} answers: {mib:.0f} MiB")
+        table.add_row(f"cold start to the first {what}: {cold}; {mib:.0f} MiB after {WARM_CALLS}")
 
 
 def throughput(table: SpeedTable, settings: Settings, users: tuple[str, ...]) -> None:
