@@ -11,6 +11,9 @@ BETA_1, BETA_2, EPSILON = 0.9, 0.999, 1e-8
 SHRINKAGE = BETA_1 / BETA_2**0.5
 """By which AdamW's move of a row without a gradient is smaller than the one before."""
 
+BLOCK = 2**15
+"""Rows brought up to date at once, which bounds the memory."""
+
 
 class RowTable:
     """A table [n, d] trained by AdamW (Loshchilov and Hutter, 2019) with a running average.
@@ -66,7 +69,8 @@ class RowTable:
     @torch.no_grad()
     def average(self) -> Tensor:
         """[n, d]: the running average of the whole table."""
-        self._state = self._as_of_now(torch.arange(len(self)))
+        for rows in torch.arange(len(self)).split(BLOCK):
+            self._state.index_copy_(0, rows, self._as_of_now(rows))
         self._updated.fill_(self._steps)
         return self._state[:, 1]
 
