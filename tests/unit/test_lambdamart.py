@@ -119,25 +119,30 @@ def test_gain_exceeds_its_standard_error() -> None:
     assert not lambdamart.Validation(0.2, 0.3, -0.1, 0.01, 50).shows_a_gain
 
 
-def test_folds_validate_on_unseen_users(monkeypatch) -> None:
-    """In each fold no user is in training and in validation; each is validated once."""
-    groups = RankingGroups.joined([groups_of(80, 5, "next_1"), groups_of(120, 6, "next_1")])
-    validation = groups_of(80, 7, "next_1")
+@pytest.mark.parametrize(("n_validated", "n_folds"), [(40, 1), (80, 2), (240, 4)])
+def test_folds_validate_on_unseen_users(monkeypatch, n_validated, n_folds) -> None:
+    """In each fold no user is in training and in validation; each is validated once.
+
+    A fold lacks a quarter of the groups at most: a few users in validation need no second one.
+    """
+    groups = RankingGroups.joined([groups_of(80, 5, "next_1"), groups_of(240, 6, "next_1")])
+    validation = groups_of(n_validated, 7, "next_1")
     pairs: list[set[int]] = []
     original = lambdamart._dataset
 
-    def noted(groups: RankingGroups, mask: np.ndarray) -> dict:
-        pairs.append(set(groups.users[mask].tolist()))
-        return original(groups, mask)
+    def noted(groups: RankingGroups) -> dict:
+        pairs.append(set(groups.users.tolist()))
+        return original(groups)
 
     monkeypatch.setattr(lambdamart, "_dataset", noted)
     fitted(groups, validation)
-    learnt, held = pairs[0 : 2 * lambdamart.FOLDS : 2], pairs[1 : 2 * lambdamart.FOLDS : 2]
+    learnt, held = pairs[:-1:2], pairs[1:-1:2]
+    assert len(held) == n_folds
     assert not any(one & other for one, other in zip(learnt, held, strict=True))
-    assert sorted(user for fold in held for user in fold) == list(range(80))
+    assert sorted(user for fold in held for user in fold) == list(range(n_validated))
     # Users without validation are in the training of every fold.
-    assert all(training >= set(range(80, 120)) for training in learnt)
-    assert pairs[-1] == set(range(120))
+    assert all(training >= set(range(n_validated, 240)) for training in learnt)
+    assert pairs[-1] == set(range(240))
 
 
 def test_ndcg_agrees_with_report_and_lightgbm() -> None:
@@ -152,10 +157,10 @@ def test_ndcg_agrees_with_report_and_lightgbm() -> None:
     hits = np.take_along_axis(labels.reshape(40, N_ROWS) > 0, order, axis=1)
     expected = ndcg(hits, (labels.reshape(40, N_ROWS) > 0).sum(axis=1), 10)
     np.testing.assert_allclose(lambdamart._ndcg(groups, score), expected, atol=1e-12)
-    data = lightgbm.Dataset(**lambdamart._dataset(groups, np.ones(40, bool)))
+    data = lightgbm.Dataset(**lambdamart._dataset(groups))
     booster = lightgbm.Booster(lambdamart._options(PARAMS, groups, len(labels), 1, 1), data)
     booster.add_valid(
-        lightgbm.Dataset(**lambdamart._dataset(groups, np.ones(40, bool)), reference=data),
+        lightgbm.Dataset(**lambdamart._dataset(groups), reference=data),
         "held out",
     )
     for _ in range(30):
