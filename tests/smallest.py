@@ -12,9 +12,18 @@ from typing import Any
 
 from shortlist.batch import config
 from shortlist.recsys.settings import Settings
-from shortlist.recsys.training.parameters import FitParams
+from shortlist.recsys.training.parameters import FitParams, RankerParams, TowerParams
 
 TOWERS: dict[str, Any] = {"hidden": 32, "rounds": 3, "round_steps": 30}
+
+
+PARAMS = FitParams(
+    towers=TowerParams(dimension=8, **TOWERS),
+    ranker=RankerParams(estimators=10),
+    n_candidates=40,
+    threads=1,
+)
+"""Where no settings say how large the models are."""
 
 
 def smallest(settings: Settings) -> FitParams:
