@@ -599,7 +599,7 @@ def _groups(
     n_items = len(model.table.popularity) - 1
     graded = np.stack([_graded(row, *label, n_items) for row, label in pairs])
     hit = graded > 0
-    is_useful = np.array(grades.is_hit)[graded].any(axis=1, keepdims=True)
+    used: NDArray[np.bool_] = np.any(np.array(grades.is_hit)[graded], axis=1)
     present = candidates.items != MISSING
     # What the user had is always kept: its order among itself is what repeats are learnt from.
     certain = hit | own_events.had(states, candidates.items, n_items)
@@ -608,8 +608,7 @@ def _groups(
     draw[~present] = 2
     rank = np.argsort(np.argsort(draw, axis=1), axis=1)
     kept = rank < certain.sum(axis=1, keepdims=True) + params.negatives
-    kept &= present & is_useful
-    used = is_useful[:, 0]
+    kept &= present & used[:, None]
     if not used.any():
         return RankingGroups.empty(grades)
     offered = Candidates(candidates.items[used], candidates.scores[used])
