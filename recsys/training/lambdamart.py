@@ -233,7 +233,7 @@ def train_ranker(
     import lightgbm
 
     options = _options(params, groups, len(groups.rows), threads, int(rng.integers(2**31)))
-    data = lightgbm.Dataset(**_dataset(groups))
+    data = lightgbm.Dataset(**_dataset(groups, threads))
     booster = lightgbm.train(options, data, num_boost_round=trees)
     gain = booster.feature_importance("gain")
     shares = gain / max(gain.sum(), np.finfo(float).tiny)  # without a split the gain is 0
@@ -371,9 +371,9 @@ def _booster_of_fold(
 
     learnt = groups.take(fold_of[groups.users] != fold)
     options = _options(params, groups, len(learnt.rows), threads, int(rng.integers(2**31)))
-    train = lightgbm.Dataset(**_dataset(learnt))
+    train = lightgbm.Dataset(**_dataset(learnt, threads))
     booster = lightgbm.Booster(options, train)
-    held_out = _dataset(validation.take(fold_of[validation.users] == fold))
+    held_out = _dataset(validation.take(fold_of[validation.users] == fold), threads)
     return booster.add_valid(lightgbm.Dataset(**held_out, reference=train), "held out")
 
 
@@ -433,13 +433,15 @@ def _options(
     }
 
 
-def _dataset(groups: RankingGroups) -> dict[str, Any]:
+def _dataset(groups: RankingGroups, threads: int) -> dict[str, Any]:
     """LightGBM's arguments for the groups."""
     return {
         "data": groups.rows,
         "label": groups.labels,
         "group": groups.sizes,
         "feature_name": list(FEATURES),
+        # Otherwise it is made on all cores, and LightGBM trains on all from then on.
+        "params": {"num_threads": threads},
     }
 
 

@@ -5,6 +5,9 @@ It also decides whether there is a ranker at all.
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from dataclasses import replace
 
 import lightgbm
@@ -130,9 +133,9 @@ def test_folds_validate_on_unseen_users(monkeypatch, n_validated, n_folds) -> No
     pairs: list[set[int]] = []
     original = lambdamart._dataset
 
-    def noted(groups: RankingGroups) -> dict:
+    def noted(groups: RankingGroups, threads: int) -> dict:
         pairs.append(set(groups.users.tolist()))
-        return original(groups)
+        return original(groups, threads)
 
     monkeypatch.setattr(lambdamart, "_dataset", noted)
     fitted(groups, validation)
@@ -157,10 +160,10 @@ def test_ndcg_agrees_with_report_and_lightgbm() -> None:
     hits = np.take_along_axis(labels.reshape(40, N_ROWS) > 0, order, axis=1)
     expected = ndcg(hits, (labels.reshape(40, N_ROWS) > 0).sum(axis=1), 10)
     np.testing.assert_allclose(lambdamart._ndcg(groups, score), expected, atol=1e-12)
-    data = lightgbm.Dataset(**lambdamart._dataset(groups))
+    data = lightgbm.Dataset(**lambdamart._dataset(groups, 1))
     booster = lightgbm.Booster(lambdamart._options(PARAMS, groups, len(labels), 1, 1), data)
     booster.add_valid(
-        lightgbm.Dataset(**lambdamart._dataset(groups), reference=data),
+        lightgbm.Dataset(**lambdamart._dataset(groups, 1), reference=data),
         "held out",
     )
     for _ in range(30):
@@ -274,3 +277,26 @@ def test_validation_asks_for_what_is_predicted() -> None:
     assert validation is not None
     assert validation.ranker > validation.retriever + 0.3
     assert groups_of(9, 1, "next_1").to_predict().grades == BINARY
+
+
+STARTED = """
+import os
+import numpy as np
+import lightgbm
+from tests.unit.test_lambdamart import PARAMS, fit_ranker, groups_of
+
+before = len(os.listdir("/proc/self/task"))
+groups = groups_of(60, 2, "next_1")
+fit_ranker(groups, groups, PARAMS, np.random.default_rng(1), int(os.environ["WANTED"]))
+print(len(os.listdir("/proc/self/task")) - before)
+"""
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_training_takes_the_threads_given(threads) -> None:
+    """All of cross-validation too: LightGBM starts no thread beyond them."""
+    environ = os.environ | {"OMP_NUM_THREADS": "2", "WANTED": str(threads)}
+    done = subprocess.run(
+        [sys.executable, "-c", STARTED], env=environ, capture_output=True, text=True, check=True
+    )
+    assert int(done.stdout) == threads - 1
