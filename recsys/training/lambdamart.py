@@ -131,13 +131,18 @@ class RankingGroups:
             users=self.users[mask],
         )
 
-    def sample(self, most: int, rng: np.random.Generator) -> RankingGroups:
-        """At most so many groups, drawn at random, in their order."""
-        if len(self.sizes) <= most:
-            return self
-        drawn = np.zeros(len(self.sizes), np.bool_)
-        drawn[rng.permutation(len(drawn))[:most]] = True
-        return self.take(drawn)
+    @staticmethod
+    def sampled(
+        parts: Sequence[RankingGroups], most: int, rng: np.random.Generator
+    ) -> RankingGroups:
+        """At most so many of the groups of all parts, drawn at random, in their order."""
+        ends = np.cumsum([len(part.sizes) for part in parts])
+        drawn = np.ones(ends[-1], np.bool_)
+        if len(drawn) > most:
+            drawn[rng.permutation(len(drawn))[most:]] = False
+        # Drawn before they are joined: rows are the largest thing that training holds.
+        masks = np.split(drawn, ends[:-1])
+        return RankingGroups.joined([p.take(mask) for p, mask in zip(parts, masks, strict=True)])
 
 
 @dataclass(frozen=True, slots=True)

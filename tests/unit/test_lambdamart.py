@@ -219,16 +219,20 @@ def test_training_again_takes_as_many_trees() -> None:
 
 
 def test_sampled_groups_are_whole() -> None:
-    """Rows, labels and users stay together; no more than there are."""
+    """Rows, labels and users stay together; no more than there are; all parts have a share."""
     groups = groups_of(30, 11, "next_1")
-    some = groups.sample(7, np.random.default_rng(1))
+    parts = [groups.take(groups.users < 12), groups.take(groups.users >= 12)]
+    some = RankingGroups.sampled(parts, 7, np.random.default_rng(1))
+    assert 0 < (some.users < 12).sum() < 7
+    assert (np.diff(some.users) > 0).all()
     assert (len(some.sizes), len(some.rows), some.labels.sum()) == (7, 7 * N_ROWS, 7)
     for n, user in enumerate(some.users):
         np.testing.assert_array_equal(
             some.rows[n * N_ROWS : (n + 1) * N_ROWS],
             groups.rows[user * N_ROWS : (user + 1) * N_ROWS],
         )
-    assert groups.sample(30, np.random.default_rng(1)) is groups
+    everything = RankingGroups.sampled(parts, 30, np.random.default_rng(1))
+    np.testing.assert_array_equal(everything.rows, groups.rows)
 
 
 def test_grades_ascend_by_strength() -> None:
