@@ -5,6 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 SAM := .cache/sam
 UV := .cache/uv
+SPY := .cache/py-spy
 ASL := .cache/asl
 MACHINE := $(patsubst aarch64,arm64,$(shell uname -m))
 # `make lowest UV_OPTIONS=...` for an index or a torch of one's own.
@@ -14,7 +15,7 @@ FAST_TESTS := tests/unit tests/contracts tests/golden
 HERE = $(shell $(BIN)/python -c 'import sys; print("{}.{}".format(*sys.version_info))')
 
 .PHONY: help install demo quick test check tests lock lowest evaluate worlds readme docs bench \
-  bench-large bench-load drift local package chaos infra-check screenshots build-Serve clean
+  bench-large bench-load bench-training flames drift local package chaos infra-check screenshots build-Serve clean
 
 help: ## This list.
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
@@ -90,6 +91,12 @@ bench-large: install ## The same for worlds of MovieLens 1M's size and of 100,00
 	$(BIN)/python tests/benchmarks/serving.py .demo/1m 6040 3706 165
 	$(BIN)/python tests/benchmarks/serving.py .demo/100k-items 20000 100000 50
 
+bench-training: install ## A training step of the towers by size of the catalogue.
+	$(BIN)/python tests/benchmarks/training.py
+
+flames: install $(SPY)/.installed ## Flame graphs of the answers and of precompute, after `make demo`.
+	PATH="$(CURDIR)/$(SPY)/bin:$$PATH" $(BIN)/python tests/benchmarks/flame.py
+
 bench-load: install ## `shortlist serve` at 40, 70 and 130% of its capacity, after `make demo`.
 	$(BIN)/python tests/benchmarks/load.py
 
@@ -124,6 +131,11 @@ infra-check: install $(SAM)/.installed $(ASL)/.installed ## The deployment, with
 $(UV)/.installed: # Resolves the locks and the floors; nothing else here needs it.
 	$(PYTHON) -m venv $(UV)
 	$(UV)/bin/python -m pip install --quiet uv
+	touch $@
+
+$(SPY)/.installed: # Samples a process from outside; only the flame graphs need it.
+	$(PYTHON) -m venv $(SPY)
+	$(SPY)/bin/python -m pip install --quiet py-spy
 	touch $@
 
 $(SAM)/.installed: # SAM's pins are not ours, so it lives by itself.

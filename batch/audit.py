@@ -15,7 +15,6 @@ from collections.abc import Iterator, Mapping
 from dataclasses import fields, replace
 
 import numpy as np
-from scipy.stats import rankdata
 
 from shortlist.recsys.errors import LeakDetected
 from shortlist.recsys.evaluation.truth import Truth
@@ -266,9 +265,10 @@ def _areas(rows: Float32, hit: np.ndarray) -> np.ndarray:
 
     Ties count half (Mann and Whitney, 1947).
     """
-    n_hits = int(hit.sum())
-    ranks = rankdata(rows, axis=0)[hit].sum(axis=0)
-    return (ranks - n_hits * (n_hits + 1) / 2) / (n_hits * (len(hit) - n_hits))
+    hits, misses = rows[hit][:, None], rows[~hit]
+    above = (hits > misses).sum(axis=(0, 1))
+    level = (hits == misses).sum(axis=(0, 1))
+    return (above + level / 2) / (len(hits) * len(misses))
 
 
 def _feature_rows(model: Model, states: UserStates) -> Float32:

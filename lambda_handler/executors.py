@@ -1,6 +1,6 @@
 """Runs blocking functions, inline or in thread pools.
 
-A Lambda answers one request at a time, so a look-up may block its event loop. A server's loop must
+A Lambda answers one request at a time, so an answer may block its event loop. A server's loop must
 never block: each kind of work has its own threads there, and a request leaves at its deadline
 whatever its thread waits for.
 """
@@ -72,7 +72,11 @@ class Executor(Protocol):
 
 
 class InlineExecutor:
-    """Runs look-ups on the event loop and longer work in a thread; for one request at a time."""
+    """Runs all but administration on the event loop; for one request at a time.
+
+    What takes long in a live answer waits for the deadline itself: the bundle has a thread of its
+    own, and the store has timeouts. A hop to a thread and back would cost more than a look-up.
+    """
 
     seconds = math.inf
 
@@ -82,8 +86,8 @@ class InlineExecutor:
     async def run(
         self, kind: Kind, function: Callable[P, R], *args: P.args, **kwargs: P.kwargs
     ) -> R:
-        """See `Executor`. Only the store's own timeouts bound a look-up."""
-        if kind in ("lookup", "health"):
+        """See `Executor`."""
+        if kind != "admin":
             return function(*args, **kwargs)
         left = deadline.left()
         running = asyncio.to_thread(function, *args, **kwargs)

@@ -490,33 +490,43 @@ def _reasons(
     has_clock = loaded.bundle.facts.has_clock_times
     own = habits(loaded.bundle.model, state, rows, has_clock=has_clock)
     return tuple(
-        Reason(_causes(loaded, history, shares), _strongest(names, features), habit)
-        for shares, features, habit in zip(parts.history.tolist(), parts.features, own, strict=True)
+        map(
+            Reason,
+            _causes(loaded, history, parts.history),
+            _strongest(names, parts.features),
+            own,
+        )
     )
 
 
-def _causes(loaded: _Loaded, history: Sequence[int], shares: Sequence[float]) -> tuple[Cause, ...]:
-    """The strongest items of the history, each once."""
-    total: dict[int, float] = {}
-    for item, share in zip(history, shares, strict=True):
-        if share > 0:
-            total[item] = total.get(item, 0.0) + share
-    best = sorted(total.items(), key=lambda pair: -pair[1])[:CAUSES]
-    catalogue = loaded.bundle.catalogue
-    return tuple(
-        Cause(catalogue.ids[row], catalogue.titles[row], round(share, 4)) for row, share in best
-    )
+def _causes(loaded: _Loaded, history: Sequence[int], shares: Float32) -> list[tuple[Cause, ...]]:
+    """The strongest items of the history for each share of its places, float32[k, N], each once."""
+    items = list(dict.fromkeys(history))
+    is_of = np.array(history)[:, None] == np.array(items)
+    total = np.matmul(shares.astype(np.float64), is_of.astype(np.float64))  # [k, items]
+    best = np.argsort(-total, axis=1, kind="stable")[:, :CAUSES]
+    amounts = np.take_along_axis(total, best, axis=1)
+    ids, titles = loaded.bundle.catalogue.ids, loaded.bundle.catalogue.titles
+    causes = []
+    for own, parts in zip(best.tolist(), amounts.tolist(), strict=True):
+        pairs = [(items[at], part) for at, part in zip(own, parts, strict=True) if part > 0]
+        causes.append(tuple(Cause(ids[row], titles[row], round(part, 4)) for row, part in pairs))
+    return causes
 
 
-def _strongest(names: Sequence[str], values: Float32) -> tuple[tuple[str, float], ...]:
-    """The features that add most to the score, up or down.
+def _strongest(names: Sequence[str], parts: Float32) -> list[tuple[tuple[str, float], ...]]:
+    """The features that add most to each score, up or down; parts: float32[k, F + 1].
 
     The base is left out.
     """
-    if np.isnan(values).any():
-        return ()
-    best = np.argsort(-np.abs(values[:-1]), kind="stable")[:SHOWN_FEATURES].tolist()
-    return tuple((names[at], round(float(values[at]), 6)) for at in best if values[at] != 0)
+    values = parts[:, :-1]
+    best = np.argsort(-np.abs(values), axis=1, kind="stable")[:, :SHOWN_FEATURES]
+    amounts = np.take_along_axis(values, best, axis=1)
+    amounts[np.isnan(parts).any(axis=1)] = 0  # without the ranker nothing adds to a score
+    return [
+        tuple((names[at], round(part, 6)) for at, part in zip(own, each, strict=True) if part)
+        for own, each in zip(best.tolist(), amounts.tolist(), strict=True)
+    ]
 
 
 def _answer(

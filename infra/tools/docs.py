@@ -48,7 +48,8 @@ COST_SIZES = ((10_000, 5_000, 1_000_000), (200_000, 50_000, 20_000_000))
 """Users, items and requests a month of the services whose bill is shown in parts."""
 
 LATENCY_COLUMNS = {"p50_ms": "p50 ms", "p99_ms": "p99 ms", "p99_9_ms": "p99.9 ms"}
-FLOOR = "p50 / floor"
+CPU = "CPU µs"
+FLOORS = {"floor_ratio": "p50 / floor", "p99_floor_ratio": "p99 / floor"}
 NOT_MEASURED = "-"
 
 _BLOCK = re.compile(r"<!-- generated: ([\w-]+) -->\n.*?<!-- end of generated -->", re.DOTALL)
@@ -105,9 +106,9 @@ def speed_summary(reports: Path) -> str:
     fastest = max(speed["http"], key=lambda row: row["answers_per_second"])
     cold, memory = speed["cold_start_seconds"], speed["memory_mib"]
     facts = (
-        f"From a cold start, the first cached answer takes {cold['cached']:.2f} s"
-        f" and the first live one {cold['live']:.2f} s."
-        f" A process holds {memory['cached']:.0f} or {memory['live']:.0f} MiB."
+        f"From a cold start, the first cached answer takes {cold['cached answer']:.2f} s"
+        f" and the first live one {cold['live answer']:.2f} s."
+        f" A process holds {memory['cached answer']:.0f} or {memory['live answer']:.0f} MiB."
         f" Over HTTP it gives {fastest['answers_per_second']:.0f} cached answers a second,"
         f" and precompute makes {speed['precompute_users_per_second']:.0f} lists a second on one"
         f" core. At {overload['load']:.0%} of its capacity, goodput stays at"
@@ -120,7 +121,8 @@ def speed(reports: Path) -> str:
     """Every benchmark: the demo's release, larger worlds where they were measured, and overload."""
     names = ["speed", *sorted(path.stem for path in reports.glob("speed-*.json"))]
     parts = [_benchmark(_report(reports, name)) for name in names]
-    return "\n\n".join([*parts, _overload(_report(reports, "load"))])
+    parts += [_overload(_report(reports, "load")), _training(_report(reports, "training"))]
+    return "\n\n".join(parts)
 
 
 def settings(_reports: Path) -> str:
@@ -305,7 +307,12 @@ def _worlds(rows: list[dict[str, Any]]) -> str:
 
 def _benchmark(report: dict[str, Any]) -> str:
     rows = [
-        [row["what"], *(_milliseconds(row.get(key)) for key in LATENCY_COLUMNS), _ratio(row)]
+        [
+            row["what"],
+            *(_milliseconds(row.get(key)) for key in LATENCY_COLUMNS),
+            f"{row['cpu_us']}",
+            *(f"{row[key]:.2f}" for key in FLOORS),
+        ]
         for row in report["latencies"]
     ]
     for row in report["http"]:
@@ -313,17 +320,17 @@ def _benchmark(report: dict[str, Any]) -> str:
             f"HTTP, {row['connections']} connections: {row['answers_per_second']} answers a second"
         )
         latencies = [_milliseconds(row.get(key)) for key in LATENCY_COLUMNS]
-        rows.append([name, *latencies, NOT_MEASURED])
+        rows.append([name, *latencies, *[NOT_MEASURED] * (1 + len(FLOORS))])
     cold, memory = report["cold_start_seconds"], report["memory_mib"]
     facts = [
         f"- Precompute: {report['precompute_users_per_second']:.0f} users a second on one core.",
         *(
-            f"- A fresh process: {cold[kind]:.2f} s to its first {kind} answer;"
+            f"- A fresh process: {seconds:.2f} s to its first {kind};"
             f" {memory[kind]:.0f} MiB after 400 of them."
-            for kind in ("cached", "live")
+            for kind, seconds in cold.items()
         ),
     ]
-    measured = table(["measured", *LATENCY_COLUMNS.values(), FLOOR], rows)
+    measured = table(["measured", *LATENCY_COLUMNS.values(), CPU, *FLOORS.values()], rows)
     return "\n".join([f"**{report['setup']}**", "", measured, "", *facts])
 
 
@@ -342,16 +349,20 @@ def _overload(report: dict[str, Any]) -> str:
     return f"**{report['setup']}**\n\n{table(header, rows)}"
 
 
+def _training(report: dict[str, Any]) -> str:
+    rows = [
+        [f"{row['items']:,}", f"{row['step_ms']:.1f}", f"{row['ratio']:.2f}"]
+        for row in report["steps"]
+    ]
+    return f"**{report['setup']}**\n\n{table(['items', 'CPU ms a step', 'ratio'], rows)}"
+
+
 def _with_interval(figure: dict[str, float]) -> str:
     return f"{figure['value']:.4f} <sub>{figure['low']:.4f} to {figure['high']:.4f}</sub>"
 
 
 def _milliseconds(value: float | None) -> str:
     return NOT_MEASURED if value is None else f"{value:.3f}"
-
-
-def _ratio(row: dict[str, Any]) -> str:
-    return f"{row['floor_ratio']:.1f}" if row.get("floor_ratio") else NOT_MEASURED
 
 
 def _code(text: str) -> str:

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from shortlist.recsys.models.decay import decayed
 from shortlist.recsys.models.interactions import MISSING, Float32, Int32
+from shortlist.recsys.store.histories import HISTORY_LENGTH
 
 
 class Relation(IntEnum):
@@ -37,7 +38,10 @@ PROPOSING_RELATIONS = (Relation.NEXT_10, Relation.NEAR, Relation.REGRESSION)
 PROPOSING_HALF_LIFE = 10.0
 """In events: how fast a history's items lose their say in what is proposed."""
 
-DENSE_ITEMS = 50_000
+_DECAY = decayed(np.arange(HISTORY_LENGTH - 1, -1, -1, dtype=np.float32), PROPOSING_HALF_LIFE)
+"""float32[N], in single precision as the weights are: doubles would reorder near ties."""
+
+DENSE_ITEMS = 500_000
 """Catalogues up to this size are summed over as a whole, which is faster than sorting the few."""
 
 
@@ -65,17 +69,13 @@ def proposed(
     past = history[history != MISSING]
     if len(past) == 0:
         return np.empty(0, np.int32)
-    # In single precision, as the weights are: a double here would change the order of near ties.
-    age = np.arange(len(past) - 1, -1, -1, dtype=np.float32)
-    decay = decayed(age, PROPOSING_HALF_LIFE)
+    decay = _DECAY[len(_DECAY) - len(past) :, None]
     lists: list[Int32] = []
     for relation in PROPOSING_RELATIONS:
         rows = neighbours.rows[relation].take(past, axis=0)
-        weights = neighbours.weights[relation].take(past, axis=0) * decay[:, None]
-        items, total = _totals(rows.ravel(), weights.ravel(), len(allowed))
-        kept = (items < len(allowed)) & (total > 0)
-        kept[kept] = allowed[items[kept]]
-        lists.append(strongest(items[kept], total[kept], limit).astype(np.int32))
+        weights = neighbours.weights[relation].take(past, axis=0) * decay
+        items, total = _totals(rows.ravel(), weights.ravel(), allowed)
+        lists.append(strongest(items, total, limit).astype(np.int32))
     return _interleaved(lists)
 
 
@@ -88,14 +88,20 @@ def strongest(items: NDArray[Any], scores: NDArray[Any], limit: int) -> NDArray[
     return items[np.lexsort((items, -scores))[:limit]]
 
 
-def _totals(rows: Int32, weights: Float32, n: int) -> tuple[NDArray[Any], NDArray[Any]]:
-    """The distinct rows, ascending, and the sum of the weights of each."""
+def _totals(
+    rows: Int32, weights: Float32, allowed: NDArray[np.bool_]
+) -> tuple[NDArray[Any], NDArray[Any]]:
+    """The allowed among the rows, ascending, and the positive sum of the weights of each."""
+    n = len(allowed)
     if n <= DENSE_ITEMS:
-        total = np.bincount(rows, weights, minlength=n + 1)
-        items = np.flatnonzero(total)
+        total = np.bincount(rows, weights, minlength=n + 1)[:n]
+        items = np.flatnonzero((total > 0) & allowed)
         return items, total[items]
     items, inverse = np.unique(rows, return_inverse=True)
-    return items, np.bincount(inverse.ravel(), weights)
+    total = np.bincount(inverse.ravel(), weights)
+    kept = (items < n) & (total > 0)
+    kept[kept] = allowed[items[kept]]
+    return items[kept], total[kept]
 
 
 def _interleaved(lists: list[Int32]) -> Int32:

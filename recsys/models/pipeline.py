@@ -126,15 +126,16 @@ def retrieved(
     items = np.full((len(states), width), MISSING, np.int32)
     sources = np.full((len(states), width), MISSING, np.int32)
     scores = np.full((len(states), width), -np.inf, np.float32)
-    for user, (row, source) in enumerate(proposed):
-        # BLAS kernels may raise the flag over lanes that they throw away.
-        with np.errstate(invalid="ignore"):
-            score = np.matmul(model.towers.items[row], vectors[user])
-        # Ties go by row: the order does not depend on which source proposed an item.
-        order = np.lexsort((row, -score))
-        items[user, : len(row)] = row[order]
-        sources[user, : len(row)] = source[order]
-        scores[user, : len(row)] = score[order]
+    # BLAS kernels may raise the flag over lanes that they throw away.
+    with np.errstate(invalid="ignore"):
+        for user, (row, source) in enumerate(proposed):
+            # `take` is faster here than brackets.
+            score = np.matmul(model.towers.items.take(row, axis=0), vectors[user])
+            # Ties go by row: the order does not depend on which source proposed an item.
+            order = np.lexsort((row, -score))
+            items[user, : len(row)] = row[order]
+            sources[user, : len(row)] = source[order]
+            scores[user, : len(row)] = score[order]
     return Candidates(items, scores), sources
 
 
@@ -219,7 +220,7 @@ def proposals(
         limit = min(limit, wanted - n_taken)
         # What is closed or taken cannot fill more places than there is of it.
         proposed = proposed[: closed + n_taken + limit]
-        taken = proposed[untaken[proposed]][:limit]
+        taken = proposed[untaken.take(proposed)][:limit]
         untaken[taken] = False
         rows.append(taken)
         origins.append(origin)

@@ -128,8 +128,21 @@ def not_lifted(targets: Iterable[Happened], negatives: Iterable[Happened]) -> li
     return [each for each in negatives if latest.get(each.item, -1) <= each.time]
 
 
+def _are_all_alike(record: UserRecord, rules: EventRules) -> bool:
+    """Whether all events are positive and of one kind, as most data has them."""
+    if record.negatives or rules.weights or rules.negative:
+        return False
+    return all(weight is None or weight >= rules.negative_below for weight in record.weights)
+
+
 def read(record: UserRecord, rules: EventRules) -> Reading:
     """Reads a record. Events of types that the rules do not know are left out."""
+    if _are_all_alike(record, rules):
+        return Reading(
+            tuple(Standing(event, 0) for event in events_of(record)),
+            frozenset(record.seen).union(record.items),
+            frozenset(record.disliked),
+        )
     kind_of, kinds = kinds_by(rules), rules.kinds
     known = [(event, kind_of(event)) for event in events_of(record)]
     positives = [Standing(event, kind) for event, kind in known if kind is not None and kind >= 0]

@@ -36,6 +36,7 @@ from shortlist.recsys.models.towers import HALF_LIVES, LAYER_NORM_EPSILON, Tower
 from shortlist.recsys.settings import Loss
 from shortlist.recsys.store.histories import HISTORY_LENGTH
 from shortlist.recsys.training.parameters import TowerParams
+from shortlist.recsys.training.row_adam import RowTable
 from shortlist.recsys.training.split import before
 from shortlist.recsys.training.targets import are_new, tower_targets
 
@@ -53,6 +54,10 @@ FEW_CELLS = 0.05
 
 VALIDATION_CELLS = 2**22
 """Scores held at once in validation: 16 MiB."""
+
+
+SIMILAR_LENGTHS = 10
+"""Most lengths of windows that a batch mixes; a quarter of the mean where that is less."""
 
 
 class Round(NamedTuple):
@@ -117,7 +122,7 @@ def fit_towers(
     else:
         is_validated = len(validation.states) > 0
         n_rounds = _most_rounds(windows, passes, params) if is_validated else UNVALIDATED_ROUNDS
-    best, best_round, rounds = net.export(), 0, list[Round]()
+    best, best_round, rounds = optimisation.export(), 0, list[Round]()
     for number in range(n_rounds):
         loss = optimisation.run(windows.several(passes, size, rng), rng)
         towers = optimisation.export()
@@ -146,6 +151,8 @@ class _Optimisation:
     optimiser: torch.optim.Optimizer
     schedule: torch.optim.lr_scheduler.LRScheduler
     averaged: AveragedModel
+    tables: dict[str, RowTable]
+    """Those of the net that the optimiser does not train, by attribute."""
     params: TowerParams
 
     def run(self, batches: Iterator[_Batch], rng: np.random.Generator) -> float:
@@ -166,25 +173,28 @@ class _Optimisation:
         loss = loss_of(self.net, users[real], targets[real], weights, self.params, rng)
         self.optimiser.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
+        for table in self.tables.values():
+            table.step(self.optimiser.param_groups[0]["lr"])
         self.optimiser.step()
         self.schedule.step()
         return float(loss.detach())
 
     def export(self) -> Towers:
         """The averaged weights."""
-        return cast("_Net", self.averaged.module).export()
+        averaged = cast("_Net", self.averaged.module)
+        for name, table in self.tables.items():
+            setattr(averaged, name, table.average())
+        return averaged.export()
 
 
 def _begin(net: _Net, params: TowerParams, warm_up: int) -> _Optimisation:
     """The state before the first step; the learning rate rises over `warm_up` steps."""
-    # Fused: at 100,000 items most of a step is the optimiser's walk over the embeddings, and this
-    # walks once.
     optimiser = torch.optim.AdamW(
         net.groups(), lr=params.learning_rate, weight_decay=params.weight_decay, fused=True
     )
     schedule = torch.optim.lr_scheduler.LinearLR(optimiser, 0.1, total_iters=warm_up)
     averaged = AveragedModel(net, multi_avg_fn=get_ema_multi_avg_fn(params.averaging))  # type: ignore[no-untyped-call]
-    return _Optimisation(net, optimiser, schedule, averaged, params)
+    return _Optimisation(net, optimiser, schedule, averaged, net.train_by_rows(), params)
 
 
 @dataclass(frozen=True, slots=True)
@@ -292,8 +302,10 @@ class _Windows:
     def epoch(self, size: int, rng: np.random.Generator) -> Iterator[_Batch]:
         """Every position once, in batches of about `size` windows."""
         starts, stops, users = self._cut(rng)
-        # By length in tens, so that little of a batch is padding; at random within that.
-        order = np.lexsort((rng.random(len(starts)), (stops - starts) // 10))
+        # By similar length, so that little of a batch is padding; at random within that.
+        lengths = stops - starts
+        alike = min(SIMILAR_LENGTHS, max(1, int(lengths.mean()) // 4))
+        order = np.lexsort((rng.random(len(starts)), lengths // alike))
         parts = np.array_split(order, self.batches(size))
         for number in rng.permutation(len(parts)):
             part = parts[number]
@@ -399,9 +411,9 @@ class _Net(nn.Module):
         n_items, d = len(counts), params.dimension
         width = len(HALF_LIVES) * d
         scale = params.embedding_scale
-        self.history = nn.Parameter(torch.randn(n_items, d) * scale)
-        self.free = nn.Parameter(torch.randn(n_items, d) * scale)
-        self.bias = nn.Parameter(torch.zeros(n_items))
+        self.history = self._of_items(torch.randn(n_items, d) * scale)
+        self.free = self._of_items(torch.randn(n_items, d) * scale)
+        self.bias = self._of_items(torch.zeros(n_items))
         self.content_history = nn.Parameter(torch.randn(content.shape[1], d) * scale)
         self.content_item = nn.Parameter(torch.randn(content.shape[1], d) * scale)
         self.content_bias = nn.Parameter(torch.zeros(content.shape[1]))
@@ -427,6 +439,32 @@ class _Net(nn.Module):
         self.warm_rows = torch.from_numpy(np.flatnonzero(warm))
         self.decay = _causal_means()
         self.log_counts = torch.from_numpy(log_counts)
+
+    def _of_items(self, values: Tensor) -> Tensor | RowTable:
+        """A table with a row for each item, which the optimiser trains if it is small."""
+        return values if self._is_large(len(values)) else nn.Parameter(values)
+
+    def _is_large(self, n_items: int) -> bool:
+        return n_items > self.params.full_softmax_items
+
+    def train_by_rows(self) -> dict[str, RowTable]:
+        """Makes the tables of a large catalogue such that a step changes the rows that it reads."""
+        if not self._is_large(len(self.warm)):
+            return {}
+        decays = {
+            "history": self.params.weight_decay,
+            "free": self.params.weight_decay,
+            "bias": 0.0,
+        }
+        tables = {
+            name: RowTable(
+                getattr(self, name).view(len(self.warm), -1), decay, self.params.averaging
+            )
+            for name, decay in decays.items()
+        }
+        for name, table in tables.items():
+            setattr(self, name, table)
+        return tables
 
     def groups(self) -> list[dict[str, object]]:
         """Parameters for the optimiser: biases and norms do not decay."""
@@ -464,7 +502,8 @@ class _Net(nn.Module):
     def past_table(self, rows: Tensor | None = None) -> Tensor:
         """[m + 1, d]: the embeddings of items as history, of `rows` [m] or all; then a zero row."""
         if rows is None:
-            free, rows = self.history * self.warm[:, None], torch.arange(len(self.history))
+            whole = cast("Tensor", self.history)
+            free, rows = whole * self.warm[:, None], torch.arange(len(whole))
         else:
             free = self.history[rows] * self.warm[rows][:, None]
         of_content = self.content.times(self.content_history, rows)
@@ -484,7 +523,7 @@ class _Net(nn.Module):
         keep = self.warm[rows]
         if self.training and self.params.content_only and self.content.width:
             keep = keep * (torch.rand(len(rows)) >= self.params.content_only)
-        free, bias = self.free[rows] * keep[:, None], self.bias[rows] * keep
+        free, bias = self.free[rows] * keep[:, None], self.bias[rows].view(-1) * keep
         of_content = self.content.times(self.content_item, rows)
         return free + of_content, bias + self.content.times(self.content_bias, rows)
 
@@ -545,11 +584,11 @@ def _softmax_loss(
         classes = torch.searchsorted(net.warm_rows, targets)
         return _cross_entropy(users @ vectors.T + bias, classes, weights)
     sample = net.warm_rows[torch.from_numpy(rng.integers(0, n, params.negatives))]
-    vectors, bias = net.items(sample)
+    vectors, bias = net.items(torch.cat((sample, targets)))
     correction = math.log(n / params.negatives)  # each negative stands for n / m items
-    negative = users @ vectors.T + bias + correction
+    own, own_bias = vectors[len(sample) :], bias[len(sample) :]
+    negative = users @ vectors[: len(sample)].T + bias[: len(sample)] + correction
     negative = negative.masked_fill(sample[None, :] == targets[:, None], -math.inf)
-    own, own_bias = net.items(targets)
     positive = (users * own).sum(dim=1) + own_bias
     logits = torch.cat((positive[:, None], negative), dim=1)
     return _cross_entropy(logits, torch.zeros(len(logits), dtype=torch.long), weights)

@@ -24,6 +24,7 @@ from shortlist.infra.tools.docs import pages, with_tables
 from shortlist.recsys import settings as settings_module
 from tests.exports import write_export
 from tests.servers import SMALL, as_process
+from tests.smallest import smallest_config
 
 ROOT = Path(__file__).parents[2]
 DOCUMENTS = sorted(
@@ -58,6 +59,9 @@ TOUR_WORDS = {
 
 TUTORIAL_WORDS = {"000123": "1", "012950": "1", "2024-08-09 10:00:00": "2023-11-14 22:15:01"}
 """Ids and a time of the shop in the tutorial, and those of the small world."""
+
+TRAINING = ("evaluate", "tune")
+"""Commands that train, as `batch run` does: the test adds the smallest models' `--config`."""
 
 CONTRACT_KEYS = ("source", "cache_hit", "degraded", "accepted", "duplicates", "code", "existed")
 """Keys of the tour's answers whose values do not depend on the data."""
@@ -240,7 +244,10 @@ def test_json_blocks_are_json() -> None:
 
 def run_shortlist(line: str, environ: dict[str, str], allowed: tuple[int, ...] = (0,)) -> str:
     """Runs a command line in this process; gives what it printed."""
-    result = CliRunner().invoke(main, shlex.split(line)[1:], env=environ)
+    words = shlex.split(line)[1:]
+    if words[0] in TRAINING or words[:2] == ["batch", "run"]:
+        words += [] if "--config" in words else ["--config", environ["SHORTLIST_CONFIG"]]
+    result = CliRunner().invoke(main, words, env=environ)
     assert result.exit_code in allowed, f"{line}: {result.output}"
     return result.output
 
@@ -258,6 +265,7 @@ def test_the_commands_of_the_documents_run(
         "SHORTLIST_NAMESPACE": namespace,
         "SHORTLIST_ARTEFACTS": str(tmp_path / "artefacts"),
         "SHORTLIST_BUNDLE_DIR": str(tmp_path),
+        "SHORTLIST_CONFIG": str(smallest_config(tmp_path)),
     }
     order = sorted(DOCUMENTS, key=lambda path: path != README)
     for block in [block for path in order for block in blocks(path)]:
@@ -326,6 +334,7 @@ def test_the_tutorial_leads_to_answers(
         "SHORTLIST_NAMESPACE": namespace,
         "SHORTLIST_ARTEFACTS": str(tmp_path / "artefacts"),
         "SHORTLIST_BUNDLE_DIR": str(tmp_path),
+        "SHORTLIST_CONFIG": str(smallest_config(tmp_path)),
     }
     *learn, studio = [line for line in marked("run: tutorial") if line != "shortlist redis &"]
     for line in learn:

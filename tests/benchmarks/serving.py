@@ -12,21 +12,27 @@ EVENTS_PER_USER`.
 from __future__ import annotations
 
 import http.client
+import io
 import json
+import logging
 import os
+import shutil
 import socket
 import subprocess
 import sys
 import tempfile
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
+from unittest.mock import patch
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
+import boto3
 import numpy as np
 from alternatives import (
     Context,
@@ -37,6 +43,7 @@ from alternatives import (
     naive,
     raw_get,
 )
+from moto.server import ThreadedMotoServer
 from rich.console import Console
 from speed_table import CALLS, Call, SpeedTable, percentiles, timed
 
@@ -57,7 +64,7 @@ from shortlist.recsys.models.features import features
 from shortlist.recsys.models.interactions import states_at
 from shortlist.recsys.models.pipeline import USERS_AT_ONCE, recommend, retrieve
 from shortlist.recsys.settings import Settings
-from shortlist.recsys.store.redis import open_store
+from shortlist.recsys.store.redis import RedisStore, open_store
 
 DEMO = Path(".demo")
 REPORTS = Path("docs/reports")
@@ -65,6 +72,8 @@ NAMES = {DEMO: "MovieLens 100K", DEMO / "1m": "A synthetic world of MovieLens 1M
 READ = "store: list and event count, one round trip"
 NOTHING = "FastAPI and Mangum: the same bytes, nothing looked up"
 RECOMMEND = "`recommend` alone"
+SIGNED = "a cluster with TLS and IAM"
+DEPLOYED = f", from S3 and {SIGNED}"
 ROUNDS = 2
 WARM_CALLS = 400
 CONCURRENCY = (1, 8, 32)
@@ -125,6 +134,29 @@ def main() -> None:
     size = f"{dataset.events.n_users} users, {dataset.events.n_items} items"
     name = NAMES.get(directory, directory.name)
     table = SpeedTable(f"{name}: {size}, k=20, {CALLS} calls each, one thread")
+    with published(work) as (settings, version):
+        loaded = bundle.load(work / "bundle")
+        cached(table, settings, version, dataset.user_ids)
+        store_reads(table, settings, version, dataset.user_ids)
+        live(table, settings, loaded, dataset, work)
+        rate(table, loaded, dataset)
+        processes(table, environ_of(settings), dataset.user_ids)
+        throughput(table, settings, dataset.user_ids)
+    with deployed(work) as environ:
+        if environ:
+            processes(table, environ, dataset.user_ids, DEPLOYED)
+    Console(width=130).print(table)
+    file = "speed.json" if directory == DEMO else f"speed-{directory.name}.json"
+    write_json(table.report, REPORTS / file)
+    table.write_rows(directory / "bench.json")
+
+
+@contextmanager
+def published(work: Path) -> Iterator[tuple[Settings, str]]:
+    """Publishes the release of a work directory to a Redis of its own.
+
+    Gives the settings of what serves it, and its version.
+    """
     with redis_url({}) as url, tempfile.TemporaryDirectory() as scratch:
         own = {
             "artefacts": f"{scratch}/artefacts",
@@ -132,32 +164,58 @@ def main() -> None:
             "release_cache_seconds": 3600.0,
         }
         settings = replace(Settings.from_env({}), redis_url=url, **own)  # type: ignore[arg-type]
-        version = publish.publish(work / "bundle", work / "lists", settings, ProgressReporter())
-        loaded = bundle.load(work / "bundle")
-        cached(table, settings, version, dataset.user_ids, url.removeprefix("unix://"))
-        store_reads(table, settings, version, dataset.user_ids)
-        live(table, settings, loaded, dataset, work)
-        rate(table, loaded, dataset)
-        processes(table, settings, dataset.user_ids)
-        throughput(table, settings, dataset.user_ids)
-    Console(width=130).print(table)
-    file = "speed.json" if directory == DEMO else f"speed-{directory.name}.json"
-    write_json(table.report, REPORTS / file)
-    table.write_rows(directory / "bench.json")
+        yield (
+            settings,
+            publish.publish(work / "bundle", work / "lists", settings, ProgressReporter()),
+        )
 
 
-def cached(
-    table: SpeedTable, settings: Settings, version: str, users: tuple[str, ...], path: str
-) -> None:
-    """Adds cached answers, between their floors and their parts."""
+@contextmanager
+def deployed(work: Path) -> Iterator[dict[str, str]]:
+    """Publishes the release to a cluster with TLS and IAM, and to S3 by moto.
+
+    Gives the environment of what serves it; an empty one where there is no cluster.
+    """
+    with ExitStack() as stack:
+        scratch = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        url = stack.enter_context(deployments(scratch)).get(SIGNED)
+        if url is None:
+            yield {}
+            return
+        logging.getLogger("werkzeug").setLevel(logging.ERROR)  # no line for each request
+        storage = ThreadedMotoServer("127.0.0.1", port=0, verbose=False)
+        storage.start()
+        stack.callback(storage.stop)
+        endpoint = f"http://127.0.0.1:{storage.get_host_and_port()[1]}"
+        stack.enter_context(patch.dict(os.environ, AWS_ENDPOINT_URL=endpoint))
+        boto3.client("s3").create_bucket(Bucket="releases")
+        settings = replace(
+            Settings.from_env({}),
+            redis_url=url,
+            redis_timeout_ms=5000,
+            artefacts="s3://releases/shortlist",
+            bundle_dir=scratch / "bundles",
+        )
+        publish.publish(work / "bundle", work / "lists", settings, ProgressReporter())
+        shutil.rmtree(settings.bundle_dir, ignore_errors=True)  # a function starts without a copy
+        yield environ_of(settings)
+
+
+def served(settings: Settings) -> tuple[RedisStore, Adapter]:
+    """The store of a release, and the Lambda handler over it."""
     store = open_store(settings.redis_url, settings.namespace, settings.redis_timeout_ms)
-    handler = Adapter(create_app(settings, store, LivePath(settings)))
+    return store, Adapter(create_app(settings, store, LivePath(settings)))
+
+
+def cached(table: SpeedTable, settings: Settings, version: str, users: tuple[str, ...]) -> None:
+    """Adds cached answers, between their floors and their parts."""
+    store, handler = served(settings)
     events = [http_event("POST", "/recommend", {"user_id": u}) for u in users]
     gets = [http_event("GET", f"/v1/users/{u}/recommendations") for u in users]
     body = handler(events[0], Context())["body"].encode()
     key = store.keys.list(version, users[0])
     calls: dict[str, Call] = {
-        "raw socket GET of a list": raw_get(path, key),
+        "raw socket GET of a list": raw_get(settings.redis_url.removeprefix("unix://"), key),
         "redis-py: GET of a list": lambda _: store.redis.get(key),
         READ: lambda i: store.read_user(version, users[i % len(users)]),
         NOTHING: answers_nothing(body, events),
@@ -203,8 +261,7 @@ def live(
     ranker = model.ranker
     if ranker is None:
         raise SystemExit("this release has no ranker: train a world with more events")
-    store = open_store(settings.redis_url, settings.namespace, settings.redis_timeout_ms)
-    handler = Adapter(create_app(settings, store, LivePath(settings)))
+    _, handler = served(settings)
     trees = f"{ranker.n_trees} trees on {model.n_candidates} rows"
     calls: dict[str, Call] = {
         "FAISS: search of the index": faiss_alone(loaded, each),
@@ -231,17 +288,20 @@ def live(
 
 def rate(table: SpeedTable, loaded: bundle.Bundle, dataset: Dataset) -> None:
     """Adds the users per second of precompute on one core."""
-    import io
-
     started = time.perf_counter()
-    offsets = dataset.events.offsets()
     users = range(min(USERS_PRECOMPUTED, dataset.events.n_users))
-    for start in range(0, len(users), USERS_AT_ONCE):
-        part = users[start : start + USERS_AT_ONCE]
-        precompute._write_users(io.BytesIO(), loaded, dataset, offsets, part, 100)
+    write_lists(loaded, dataset, users)
     per_second = len(users) / (time.perf_counter() - started)
     table.report["precompute_users_per_second"] = round(per_second)
     table.add_row(f"precompute: {per_second:.0f} users a second on one core")
+
+
+def write_lists(loaded: bundle.Bundle, dataset: Dataset, users: range) -> None:
+    """Precomputes the lists of these users."""
+    offsets = dataset.events.offsets()
+    for start in range(0, len(users), USERS_AT_ONCE):
+        part = users[start : start + USERS_AT_ONCE]
+        precompute._write_users(io.BytesIO(), loaded, dataset, offsets, part, 100)
 
 
 def environ_of(settings: Settings) -> dict[str, str]:
@@ -254,16 +314,19 @@ def environ_of(settings: Settings) -> dict[str, str]:
     }
 
 
-def processes(table: SpeedTable, settings: Settings, users: tuple[str, ...]) -> None:
-    """Adds cold starts, and the memory of a warm process."""
-    for what, more in (("cached", {}), ("live", {"use_cache": False})):
+def processes(
+    table: SpeedTable, environ: dict[str, str], users: tuple[str, ...], suffix: str = ""
+) -> None:
+    """Adds cold starts in an environment, and the memory of a warm process."""
+    for kind, more in (("cached", {}), ("live", {"use_cache": False})):
+        what = f"{kind} answer{suffix}"
         events = [
             http_event("POST", "/recommend", {"user_id": users[i % len(users)], **more})
             for i in range(WARM_CALLS)
         ]
         options = {
             "input": json.dumps(events).encode(),
-            "env": environ_of(settings),
+            "env": environ,
             "capture_output": True,
         }
         command = [sys.executable, "-c", COLD]
@@ -272,8 +335,7 @@ def processes(table: SpeedTable, settings: Settings, users: tuple[str, ...]) -> 
         table.report["cold_start_seconds"][what] = round(seconds, 2)
         table.report["memory_mib"][what] = round(mib)
         cold = f"{seconds:.2f} s, {cpu:.2f} s of CPU"
-        table.add_row(f"cold start to the first {what} answer: {cold}")
-        table.add_row(f"a process that has served {WARM_CALLS} {what} answers: {mib:.0f} MiB")
+        table.add_row(f"cold start to the first {what}: {cold}; {mib:.0f} MiB after {WARM_CALLS}")
 
 
 def throughput(table: SpeedTable, settings: Settings, users: tuple[str, ...]) -> None:

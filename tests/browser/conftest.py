@@ -29,6 +29,7 @@ from shortlist.recsys.settings import Settings
 from shortlist.recsys.store.artefacts import open_artefacts
 from tests.browser.shop import write_shop
 from tests.servers import as_process
+from tests.smallest import smallest
 
 ADMIN_KEY = "the-admin-key-of-the-browser-tests"
 NAMES = ("chromium", "chromium-browser", "google-chrome")
@@ -124,7 +125,8 @@ def _run(mapping: Path, work: Path, settings: Settings) -> None:
     tables = of_mapping(str(mapping))
     reporter = ProgressReporter(Console(file=io.StringIO()))
     paths = (tables.interactions, tables.items, tables.users)
-    run_job(Job(*paths, work, settings, reporter, event_rules=tables.event_rules))
+    rules, params = tables.event_rules, smallest(settings)
+    run_job(Job(*paths, work, settings, reporter, config=params, event_rules=rules))
 
 
 @pytest.fixture(scope="session")

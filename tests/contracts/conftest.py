@@ -13,6 +13,7 @@ from shortlist.batch.job import Job
 from shortlist.batch.job import run as run_job
 from shortlist.batch.progress import ProgressReporter
 from shortlist.recsys.settings import Settings
+from tests.smallest import smallest
 
 BRANDS = ("acme", "bruna", "kestrel")
 
@@ -40,5 +41,5 @@ def shop(published, tables, tmp_path_factory: pytest.TempPathFactory) -> Setting
     )
     paths = [str(tables / "interactions.parquet"), str(directory / "items.parquet")]
     silent = ProgressReporter(Console(file=io.StringIO()))
-    run_job(Job(*paths, None, directory / "work", settings, silent))
+    run_job(Job(*paths, None, directory / "work", settings, silent, config=smallest(settings)))
     return settings

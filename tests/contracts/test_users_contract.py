@@ -26,6 +26,7 @@ from shortlist.recsys.store.event_files import open_event_files
 from shortlist.recsys.store.event_log import EventLog
 from shortlist.recsys.store.records import EventRecord, ReleasePointer, UserRecord
 from shortlist.recsys.store.redis import RedisStore, open_store
+from tests.smallest import smallest
 
 NAME = "zebra-77-quagga"
 SMALL = {
@@ -225,7 +226,8 @@ def named(
         str(named_tables / "users.parquet"),
     ]
     with closing(open_store(valkey_url, namespace, 1000)) as store:
-        yield Job(*paths, tmp_path / "work", settings, reporter), store
+        params = smallest(settings)
+        yield Job(*paths, tmp_path / "work", settings, reporter, config=params), store
 
 
 def test_training_after_a_deletion(named, tables, tmp_path) -> None:

@@ -26,6 +26,7 @@ from shortlist.recsys.errors import ArtefactsUnavailable, InvalidSettings
 from shortlist.recsys.store.event_log import EventLog
 from shortlist.recsys.store.records import EventRecord
 from shortlist.recsys.store.redis import open_store
+from tests.smallest import smallest_config
 
 ROOT = Path(__file__).parents[2]
 STAGES = [
@@ -57,6 +58,7 @@ def environ(tables, valkey_url, namespace, tmp_path, s3_environ, bucket) -> dict
         "EMBEDDING_DIM": "8",
         "TOP_K_CANDIDATES": "30",
         "LGBM_N_ESTIMATORS": "5",
+        "SHORTLIST_CONFIG": str(smallest_config(tmp_path)),
     }
 
 
@@ -94,6 +96,7 @@ def users_learnt_from(work: Path) -> list[str]:
     return list(msgpack.unpackb((work / "dataset.msgpack").read_bytes())["user_ids"])
 
 
+@pytest.mark.usefixtures("keep_signals")
 def test_events_over_http_are_learnt_from(environ, stream, tables, tmp_path) -> None:
     """The run drains the stream to S3 first.
 
@@ -105,13 +108,11 @@ def test_events_over_http_are_learnt_from(environ, stream, tables, tmp_path) -> 
     )
     for run in ("monday", "tuesday"):
         work = tmp_path / run
-        process = start(environ | {"SHORTLIST_RUN_ID": run, "SHORTLIST_WORK": str(work)})
-        drained = next(
-            entry
-            for entry in lines(process.communicate(timeout=120)[1])
-            if entry["stage"] == "drain"
-        )
-        assert (process.returncode, drained["event"], drained["events"]) == (
+        out = io.StringIO()
+        changes = {"SHORTLIST_RUN_ID": run, "SHORTLIST_WORK": str(work)}
+        status = container.main(environ | changes, out)
+        drained = next(entry for entry in lines(out.getvalue()) if entry["stage"] == "drain")
+        assert (status, drained["event"], drained["events"]) == (
             0,
             "finished",
             int(run == "monday"),

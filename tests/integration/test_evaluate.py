@@ -15,6 +15,7 @@ from shortlist.batch import cold_start
 from shortlist.batch.cli import main
 from shortlist.recsys import data
 from shortlist.recsys.errors import InvalidData
+from tests.smallest import smallest_config
 
 SMALL = {
     "EMBEDDING_DIM": "8",
@@ -34,9 +35,8 @@ def run(tables, *more: str):
 def test_report_has_cold_starts_and_page(tables, tmp_path, monkeypatch) -> None:
     """The report has fresh users and new items, and the page shows both and every method."""
     monkeypatch.setattr(cold_start, "MIN_USERS", 10)
-    done = run(
-        tables, "--cold-start", f"--json={tmp_path / 'r.json'}", f"--report={tmp_path / 'out'}"
-    )
+    written = (f"--json={tmp_path / 'r.json'}", f"--report={tmp_path / 'out'}")
+    done = run(tables, "--cold-start", *written, f"--config={smallest_config(tmp_path)}")
     assert done.exit_code == 0, done.output
     report = json.loads((tmp_path / "r.json").read_text())
     assert [row["events"] for row in report["fresh_users"]] == [1, 3, 5, 10]
@@ -114,6 +114,7 @@ def test_mapping_file_stands_for_the_tables(tables, tmp_path) -> None:
     )
     rejects = tmp_path / "rejects.parquet"
     arguments = [f"--data={tmp_path / 'data.toml'}", f"--rejects={rejects}"]
+    arguments.append(f"--config={smallest_config(tmp_path)}")
     done = CliRunner().invoke(
         main, ["evaluate", *arguments, f"--json={tmp_path / 'r.json'}"], env=SMALL
     )

@@ -18,6 +18,7 @@ from click.testing import CliRunner
 from shortlist.batch.cli import main
 from shortlist.recsys.data.worlds.shop import Shop, ShopSize, shop
 from tests.servers import SMALL, as_process
+from tests.smallest import smallest_config
 
 SIZE = ShopSize(n_users=80, n_items=60, events_per_user=30, returns=0.2)
 
@@ -71,7 +72,8 @@ def test_an_export_becomes_answers(world, valkey_url, namespace, tmp_path, monke
 
     printed = call("data check orders.csv products.csv --write data.toml", environ)
     assert "written to data.toml" in printed
-    told = call("batch run --data data.toml", environ)
+    learn = f"batch run --data data.toml --config {smallest_config(tmp_path)}"
+    told = call(learn, environ)
     assert "is serving" in told
     assert told.splitlines()[-1].startswith("next: `shortlist studio`")
     purchases = world.interactions.filter(event_type="purchase")
@@ -95,7 +97,7 @@ def test_an_export_becomes_answers(world, valkey_url, namespace, tmp_path, monke
         pl.lit(last + 86_400, pl.Int64).alias("timestamp"), pl.lit("return").alias("event_type")
     )
     write_orders(pl.concat([world.interactions, returned]), Path("orders.csv"))
-    call("batch run --data data.toml", environ)
+    call(learn, environ)
     with as_process(environ) as (_, port):
         second = asked(port, {"user_id": user, "k": 20})
         assert second["source"] == "batch"

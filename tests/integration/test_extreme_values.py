@@ -20,6 +20,7 @@ from shortlist.recsys.store.event_files import open_event_files
 from shortlist.recsys.store.event_log import EventLog
 from shortlist.recsys.store.records import EventRecord
 from shortlist.recsys.store.redis import open_store
+from tests.smallest import smallest
 
 WIDE = "\uff11\uff12\uff13"
 NAMES = [
@@ -75,7 +76,8 @@ def test_a_night_with_extremes(published, tables: Path, namespace, reporter, tmp
     events = str(tmp_path / "events")
     assert drain(log, open_event_files(events)).events == len(NAMES)
     paths = (str(tmp_path / "interactions.parquet"), str(tmp_path / "items.parquet"), None)
-    run(Job(*paths, tmp_path / "work", settings, reporter, events=events))
+    params = smallest(settings)
+    run(Job(*paths, tmp_path / "work", settings, reporter, config=params, events=events))
     client = TestClient(create_app(settings, store, LivePath(settings)))
     for name in NAMES:
         for use_cache in (True, False):

@@ -26,15 +26,18 @@ import numpy as np
 import polars as pl
 import pytest
 from click.testing import CliRunner
+from rich.console import Console
 
 from shortlist.batch import cli, container
 from shortlist.batch.checkpoints import Checkpoints
 from shortlist.batch.exit_status import AGAIN, INVALID, is_disk_full, outcome
-from shortlist.batch.job import STAGES, Job, is_done
+from shortlist.batch.job import STAGES, Job, is_done, run_stage
+from shortlist.batch.progress import ProgressReporter
 from shortlist.recsys.errors import InvalidInput, StoreUnavailable
 from shortlist.recsys.models import bundle
 from shortlist.recsys.settings import Settings
 from shortlist.recsys.store.event_files import open_event_files
+from tests.smallest import smallest, smallest_config
 
 ROOT = Path(__file__).parents[2]
 MiB = 1 << 20
@@ -82,6 +85,7 @@ def environ(tables, valkey_url, namespace, tmp_path) -> dict[str, str]:
         "EMBEDDING_DIM": "8",
         "TOP_K_CANDIDATES": "30",
         "LGBM_N_ESTIMATORS": "5",
+        "SHORTLIST_CONFIG": str(smallest_config(tmp_path)),
     }
 
 
@@ -97,7 +101,8 @@ def keep_signals() -> Iterator[None]:
 def job_of(environ: dict[str, str], work: Path, reporter) -> Job:
     """The job that a container with this environment runs."""
     paths = environ["SHORTLIST_INTERACTIONS"], environ["SHORTLIST_ITEMS"], None
-    return Job(*paths, work, Settings.from_env(environ), reporter)
+    settings = Settings.from_env(environ)
+    return Job(*paths, work, settings, reporter, config=smallest(settings))
 
 
 def refreshed(environ: dict[str, str], work: Path) -> tuple[int, dict[str, str]]:
@@ -123,17 +128,12 @@ def finished(tables, valkey_url, tmp_path_factory) -> dict[str, int]:
         "TOP_K_CANDIDATES": "30",
         "LGBM_N_ESTIMATORS": "5",
     }
-    command = [sys.executable, "-m", "shortlist.batch", "refresh"]
-    given = os.environ | environ | {"SHORTLIST_WORK": str(directory / "work")}
-    with subprocess.Popen(
-        command, cwd=ROOT, env=given, stderr=subprocess.PIPE, text=True
-    ) as process:
-        sizes = {}
-        for line in process.stderr or ():
-            said = json.loads(line)
-            if said["event"] == "finished":
-                sizes[said["stage"]] = used(directory / "work")
-    assert list(sizes) == list(STAGES)
+    silent = ProgressReporter(Console(file=io.StringIO()))
+    job = job_of(environ, directory / "work", silent)
+    sizes = {}
+    for stage in STAGES:
+        run_stage(job, stage)
+        sizes[stage] = used(directory / "work")
     return sizes
 
 

@@ -5,7 +5,9 @@ Bad releases are refused, and a release is published in one flip.
 
 from __future__ import annotations
 
+import io
 import json
+import shutil
 import time
 from collections.abc import Callable
 from contextlib import closing, suppress
@@ -15,10 +17,12 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 import pytest
+from rich.console import Console
 
 from shortlist.batch import job, offline_evaluation, precompute, publish
 from shortlist.batch.config import fit_params
 from shortlist.batch.job import Job
+from shortlist.batch.progress import ProgressReporter
 from shortlist.recsys import data
 from shortlist.recsys.errors import (
     InvalidData,
@@ -35,6 +39,7 @@ from shortlist.recsys.store.artefacts import open_artefacts
 from shortlist.recsys.store.records import ReleasePointer
 from shortlist.recsys.store.redis import open_store
 from shortlist.recsys.training import lambdamart
+from tests.smallest import smallest
 
 BASELINES = [
     "popularity",
@@ -76,7 +81,28 @@ def small_job(tables, tmp_path, valkey_url, namespace, reporter) -> Job:
         "SHORTLIST_ARTEFACTS": str(tmp_path / "artefacts"),
     }
     paths = [str(tables / f"{name}.parquet") for name in ("interactions", "items", "users")]
-    return Job(*paths, tmp_path / "work", Settings.from_env(environ), reporter)
+    settings = Settings.from_env(environ)
+    return Job(*paths, tmp_path / "work", settings, reporter, config=smallest(settings))
+
+
+@pytest.fixture(scope="module")
+def trained(tables, tmp_path_factory) -> Path:
+    """The work directory of a job like `small_job` that has done all but publish."""
+    paths = [str(tables / f"{name}.parquet") for name in ("interactions", "items", "users")]
+    settings = Settings.from_env(SMALL)
+    silent = ProgressReporter(Console(file=io.StringIO()))
+    work = tmp_path_factory.mktemp("trained") / "work"
+    made = Job(*paths, work, settings, silent, config=smallest(settings), is_offline=True)
+    for name in list(job.STAGES)[:-1]:
+        job.run_stage(made, name)
+    return work
+
+
+@pytest.fixture
+def trained_job(small_job, trained) -> Job:
+    """The job `small_job`, which has only to publish."""
+    shutil.copytree(trained, small_job.work)
+    return small_job
 
 
 def pointer(current_job: Job) -> ReleasePointer | None:
@@ -104,17 +130,17 @@ def counted(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return ran
 
 
-def test_an_empty_redis_is_published_again(small_job, monkeypatch) -> None:
+def test_an_empty_redis_is_published_again(trained_job, monkeypatch) -> None:
     """Nothing is trained for it; the release is whole again."""
-    job.run(small_job)
-    serving = pointer(small_job)
+    job.run(trained_job)
+    serving = pointer(trained_job)
     with closing(
-        open_store(small_job.settings.redis_url, small_job.settings.namespace, 1000)
+        open_store(trained_job.settings.redis_url, trained_job.settings.namespace, 1000)
     ) as store:
-        store.redis.delete(*store.redis.scan_iter(f"*{small_job.settings.namespace}*"))
+        store.redis.delete(*store.redis.scan_iter(f"*{trained_job.settings.namespace}*"))
         ran = counted(monkeypatch)
-        job.run(small_job)
-        assert (ran, pointer(small_job), store.is_whole(serving.current)) == (
+        job.run(trained_job)
+        assert (ran, pointer(trained_job), store.is_whole(serving.current)) == (
             ["publish"],
             serving,
             True,
@@ -142,7 +168,8 @@ def test_only_changed_settings_run_again(small_job, monkeypatch) -> None:
     job.run(small_job)
     assert ran == list(job.STAGES)
     first = pointer(small_job)
-    changed = replace(small_job, settings=replace(small_job.settings, top_k_candidates=30))
+    settings = replace(small_job.settings, top_k_candidates=30)
+    changed = replace(small_job, settings=settings, config=smallest(settings))
     monkeypatch.setattr(job, "datetime", type("Later", (), {"now": staticmethod(job_time)}))
     job.run(changed)
     assert ran == [*job.STAGES, *job.STAGES]
@@ -153,14 +180,14 @@ def test_only_changed_settings_run_again(small_job, monkeypatch) -> None:
     assert publish.promote(changed.settings, rolled.previous).current == rolled.previous
 
 
-def test_publishing_elsewhere_needs_no_training(small_job, monkeypatch) -> None:
+def test_publishing_elsewhere_needs_no_training(trained_job, monkeypatch) -> None:
     """As where the Redis of the first publication is gone, and another took its place."""
-    job.run(small_job)
+    job.run(trained_job)
     ran = counted(monkeypatch)
     job.run(
         replace(
-            small_job,
-            settings=replace(small_job.settings, namespace=f"{small_job.settings.namespace}-2"),
+            trained_job,
+            settings=replace(trained_job.settings, namespace=f"{trained_job.settings.namespace}-2"),
         )
     )
     assert ran == ["publish"]
@@ -184,8 +211,6 @@ def test_an_interrupted_job_resumes(small_job, monkeypatch) -> None:
 
 def test_an_interrupted_precompute_resumes(published, tmp_path, reporter, monkeypatch) -> None:
     """Existing shards stay, those of another version go, and processes make the same bytes."""
-    import shutil
-
     work = tmp_path / "work"
     shutil.copytree(published.work, work)
     whole = min((work / "lists").glob("*.msgpack")).read_bytes()
@@ -289,7 +314,7 @@ def test_odd_data_is_evaluated_or_refused(case, protocol, tmp_path, reporter) ->
     report = None
     with suppress(ShortlistError):
         report = offline_evaluation.run(
-            loaded.dataset, protocol, fit_params(Settings.from_env(SMALL)), reporter
+            loaded.dataset, protocol, smallest(Settings.from_env(SMALL)), reporter
         )
     if report is None:
         return
@@ -452,20 +477,20 @@ def test_repeats_leave_other_users_to_compare(small_job, tmp_path) -> None:
     assert f"on what {newly} users took to since it was made" in note
 
 
-def test_lost_ratings_are_refused(small_job, monkeypatch, tmp_path) -> None:
+def test_lost_ratings_are_refused(trained_job, monkeypatch, tmp_path) -> None:
     """The second batch's events have lost their ratings; the first release goes on serving."""
-    job.run(small_job)
+    job.run(trained_job)
     bare = tmp_path / "bare.parquet"
-    pl.read_parquet(small_job.interactions).drop("rating").write_parquet(bare)
+    pl.read_parquet(trained_job.interactions).drop("rating").write_parquet(bare)
     with pytest.raises(
         ReleaseRefused, match=r"the data drifted by 0.5 nats or more since .*users.weight"
     ):
-        job.run(replace(small_job, interactions=str(bare)))
-    report = json.loads((small_job.work / "metrics.json").read_text())
+        job.run(replace(trained_job, interactions=str(bare)))
+    report = json.loads((trained_job.work / "metrics.json").read_text())
     (refusal,) = report["refusals"]
     assert "users.weight" in refusal
-    assert refusal.split(";")[0] in (small_job.work / "report.html").read_text()
-    assert report["serving"]["version"] == publish.serving(small_job.settings)
+    assert refusal.split(";")[0] in (trained_job.work / "report.html").read_text()
+    assert report["serving"]["version"] == publish.serving(trained_job.settings)
     assert not report["serving"]["same_holdout"]
     assert set(report["serving"]["metrics"]) == set(METHOD_METRICS)
     assert {row["feature"] for row in report["drift"]["rows"] if row["flagged"]} >= {"weight"}

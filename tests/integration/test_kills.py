@@ -37,6 +37,7 @@ from shortlist.lambda_handler.serving_release import ServingRelease
 from shortlist.recsys.settings import Settings
 from shortlist.recsys.store.artefacts import open_artefacts
 from shortlist.recsys.store.redis import open_store
+from tests.smallest import smallest
 
 HERE = Path(__file__).parent
 KILLS = 12
@@ -75,7 +76,7 @@ def shifted(published, tables, tmp_path, reporter) -> Path:
     }
     settings = Settings.from_env(published.environ | changes | {"LGBM_N_ESTIMATORS": "5"})
     paths = (str(tables / "interactions.parquet"), str(tmp_path / "items.parquet"), None)
-    run_job(Job(*paths, tmp_path / "work", settings, reporter))
+    run_job(Job(*paths, tmp_path / "work", settings, reporter, config=smallest(settings)))
     return tmp_path / "work"
 
 

@@ -12,6 +12,7 @@ import pytest
 import shortlist
 from shortlist.recsys.data.synthetic import World, WorldSize, world
 from shortlist.recsys.errors import InvalidInput, UnknownItem
+from tests.smallest import PARAMS
 
 SIZE = WorldSize(n_users=120, n_items=60, events_per_user=20, seed=3)
 
@@ -31,7 +32,7 @@ def data(tables) -> shortlist.Data:
 @pytest.fixture(scope="module")
 def release(data) -> shortlist.Release:
     """A release of it."""
-    return shortlist.fit(data)
+    return shortlist.fit(data, params=PARAMS)
 
 
 def test_frames_and_files_are_one(tables, data, tmp_path) -> None:
@@ -91,7 +92,7 @@ def test_files_are_checked_and_mapped(tables, data, tmp_path) -> None:
 
 def test_evaluation_gives_frames(data, tmp_path) -> None:
     """Methods, pairs and segments; and the report as JSON and page."""
-    evaluation = shortlist.evaluate(data)
+    evaluation = shortlist.evaluate(data, params=PARAMS)
     headline = evaluation.methods.filter(metric="ndcg@10", part="all")
     assert {"two_stage", "retriever", "popularity"} <= set(headline["method"])
     assert (headline["low"] <= headline["value"]).all()
@@ -127,13 +128,14 @@ def test_given_histories_are_answered(data, release) -> None:
     assert narrow["item_id"].is_in(wanted.implode()).all()
 
 
-def test_lists_are_filtered_by_attributes(tables, data) -> None:
+def test_lists_are_filtered_by_attributes(tables) -> None:
     """A column of the items is kept, and conditions on it hold; unknown ones are refused."""
     number = pl.col("item_id").cast(pl.Int64)
     priced = tables.items.with_columns(
         (number % 10).alias("price"), (number % 5 > 0).alias("available")
     )
-    release = shortlist.fit(shortlist.read(tables.interactions, items=priced, users=tables.users))
+    data = shortlist.read(tables.interactions, items=priced, users=tables.users)
+    release = shortlist.fit(data, params=PARAMS)
     lists = release.recommend(data, users=["1", "2"], k=5, where={"price": {"lte": 3}})
     assert lists.height == 10
     shown = lists.join(release.items, on="item_id")
@@ -184,10 +186,10 @@ def test_values_have_short_names(data, release) -> None:
 
 def test_release_is_loaded_again(data, tmp_path) -> None:
     """From the directory of the fit; what does not change is not trained again."""
-    first = shortlist.fit(data, directory=tmp_path)
+    first = shortlist.fit(data, params=PARAMS, directory=tmp_path)
     loaded = shortlist.Release.load(tmp_path / "bundle")
     assert loaded.version == first.version
-    assert shortlist.fit(data, directory=tmp_path).version == first.version
+    assert shortlist.fit(data, params=PARAMS, directory=tmp_path).version == first.version
     expected = first.recommend(data, users=["3"])
     assert loaded.recommend(data, users=["3"]).equals(expected)
 

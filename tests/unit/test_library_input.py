@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, date, datetime
 from typing import Any
 
@@ -11,8 +12,9 @@ import polars as pl
 import pytest
 
 import shortlist
-from shortlist.batch.library_input import where_of
+from shortlist.batch.library_input import params_of, where_of
 from shortlist.recsys.errors import InvalidInput
+from shortlist.recsys.models.interactions import Repeats
 
 EVENTS = {"user_id": [1, 1, 2], "item_id": ["a", "b", "a"], "timestamp": [1, 2, 3]}
 
@@ -49,6 +51,12 @@ def test_frames_are_not_checked() -> None:
     """`check` is about files."""
     with pytest.raises(InvalidInput, match="a file to check is of type DataFrame: give paths"):
         shortlist.check(pl.DataFrame(EVENTS))
+
+
+def test_parameters_may_be_left_out() -> None:
+    """The models then have the defaults; what is given besides changes its own part alone."""
+    assert params_of(None, None) == shortlist.FitParams()
+    assert params_of(None, "allow") == replace(shortlist.FitParams(), repeats=Repeats.ALLOW)
 
 
 def test_rules_are_no_dictionary() -> None:
