@@ -105,23 +105,38 @@ def retrieve(
     allowed: bool[n], the items that may appear, or None for all of them.
     vectors: the users' vectors, where they are known already.
     """
+    return retrieved(model, states, allowed, vectors)[0]
+
+
+def retrieved(
+    model: Model,
+    states: UserStates,
+    allowed: NDArray[np.bool_] | None = None,
+    vectors: Float32 | None = None,
+) -> tuple[Candidates, Int32]:
+    """The candidates of `retrieve`, and the source of each.
+
+    The sources are int32[U, C] indices into CANDIDATE_SOURCES, MISSING-padded.
+    """
     vectors = user_vectors(model.towers, states) if vectors is None else vectors
-    rows = [
-        proposals(model, states, user, vectors[user], allowed)[0] for user in range(len(states))
+    proposed = [
+        proposals(model, states, user, vectors[user], allowed) for user in range(len(states))
     ]
-    width = max(map(len, rows), default=0)
+    width = max((len(row) for row, _ in proposed), default=0)
     items = np.full((len(states), width), MISSING, np.int32)
+    sources = np.full((len(states), width), MISSING, np.int32)
     scores = np.full((len(states), width), -np.inf, np.float32)
     # BLAS kernels may raise the flag over lanes that they throw away.
     with np.errstate(invalid="ignore"):
-        for user, row in enumerate(rows):
+        for user, (row, source) in enumerate(proposed):
             # `take` is faster here than brackets.
             score = np.matmul(model.towers.items.take(row, axis=0), vectors[user])
             # Ties go by row: the order does not depend on which source proposed an item.
             order = np.lexsort((row, -score))
             items[user, : len(row)] = row[order]
+            sources[user, : len(row)] = source[order]
             scores[user, : len(row)] = score[order]
-    return Candidates(items, scores)
+    return Candidates(items, scores), sources
 
 
 @dataclass(frozen=True, slots=True)
@@ -258,17 +273,19 @@ def recommend(
     k: int,
     *,
     allowed: NDArray[np.bool_] | None = None,
+    candidates: Candidates | None = None,
     observe: Observe = unobserved,
     sample: Sample = unsampled,
 ) -> Recommended:
     """Recommends k items to each user, of those that are open to them.
 
     allowed: bool[n], the items that may appear, or None for all of them. A list is shorter only
-    where there are no more.
+    where there are no more. candidates: those of `retrieve`, where they are known already.
     """
     started = time.perf_counter()
     vectors = user_vectors(model.towers, states)
-    candidates = retrieve(model, states, allowed, vectors)
+    if candidates is None:
+        candidates = retrieve(model, states, allowed, vectors)
     observe("retrieval", time.perf_counter() - started)
     present = candidates.items != MISSING
     n_candidates = present.sum(axis=1).astype(np.int32)

@@ -131,13 +131,18 @@ class RankingGroups:
             users=self.users[mask],
         )
 
-    def sample(self, most: int, rng: np.random.Generator) -> RankingGroups:
-        """At most so many groups, drawn at random, in their order."""
-        if len(self.sizes) <= most:
-            return self
-        drawn = np.zeros(len(self.sizes), np.bool_)
-        drawn[rng.permutation(len(drawn))[:most]] = True
-        return self.take(drawn)
+    @staticmethod
+    def sampled(
+        parts: Sequence[RankingGroups], most: int, rng: np.random.Generator
+    ) -> RankingGroups:
+        """At most so many of the groups of all parts, drawn at random, in their order."""
+        ends = np.cumsum([len(part.sizes) for part in parts])
+        drawn = np.ones(ends[-1], np.bool_)
+        if len(drawn) > most:
+            drawn[rng.permutation(len(drawn))[most:]] = False
+        # Drawn before they are joined: rows are the largest thing that training holds.
+        masks = np.split(drawn, ends[:-1])
+        return RankingGroups.joined([p.take(mask) for p, mask in zip(parts, masks, strict=True)])
 
 
 @dataclass(frozen=True, slots=True)
@@ -233,7 +238,7 @@ def train_ranker(
     import lightgbm
 
     options = _options(params, groups, len(groups.rows), threads, int(rng.integers(2**31)))
-    data = lightgbm.Dataset(**_dataset(groups))
+    data = lightgbm.Dataset(**_dataset(groups, threads))
     booster = lightgbm.train(options, data, num_boost_round=trees)
     gain = booster.feature_importance("gain")
     shares = gain / max(gain.sum(), np.finfo(float).tiny)  # without a split the gain is 0
@@ -371,9 +376,9 @@ def _booster_of_fold(
 
     learnt = groups.take(fold_of[groups.users] != fold)
     options = _options(params, groups, len(learnt.rows), threads, int(rng.integers(2**31)))
-    train = lightgbm.Dataset(**_dataset(learnt))
+    train = lightgbm.Dataset(**_dataset(learnt, threads))
     booster = lightgbm.Booster(options, train)
-    held_out = _dataset(validation.take(fold_of[validation.users] == fold))
+    held_out = _dataset(validation.take(fold_of[validation.users] == fold), threads)
     return booster.add_valid(lightgbm.Dataset(**held_out, reference=train), "held out")
 
 
@@ -433,13 +438,15 @@ def _options(
     }
 
 
-def _dataset(groups: RankingGroups) -> dict[str, Any]:
+def _dataset(groups: RankingGroups, threads: int) -> dict[str, Any]:
     """LightGBM's arguments for the groups."""
     return {
         "data": groups.rows,
         "label": groups.labels,
         "group": groups.sizes,
         "feature_name": list(FEATURES),
+        # Otherwise it is made on all cores, and LightGBM trains on all from then on.
+        "params": {"num_threads": threads},
     }
 
 
@@ -599,7 +606,7 @@ def _groups(
     n_items = len(model.table.popularity) - 1
     graded = np.stack([_graded(row, *label, n_items) for row, label in pairs])
     hit = graded > 0
-    is_useful = np.array(grades.is_hit)[graded].any(axis=1, keepdims=True)
+    used: NDArray[np.bool_] = np.any(np.array(grades.is_hit)[graded], axis=1)
     present = candidates.items != MISSING
     # What the user had is always kept: its order among itself is what repeats are learnt from.
     certain = hit | own_events.had(states, candidates.items, n_items)
@@ -608,8 +615,7 @@ def _groups(
     draw[~present] = 2
     rank = np.argsort(np.argsort(draw, axis=1), axis=1)
     kept = rank < certain.sum(axis=1, keepdims=True) + params.negatives
-    kept &= present & is_useful
-    used = is_useful[:, 0]
+    kept &= present & used[:, None]
     if not used.any():
         return RankingGroups.empty(grades)
     offered = Candidates(candidates.items[used], candidates.scores[used])
