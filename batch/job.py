@@ -88,7 +88,7 @@ from shortlist.recsys.training.split import before, cuts
 from shortlist.recsys.values import FIRST_CLOCK_TIME
 from shortlist.recsys.version import installed_version
 
-RECIPE = 4
+RECIPE = 5
 """Raised when stages make something else of the same input, so that all of them run again."""
 
 WATERMARK = "watermark.txt"

@@ -10,6 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -294,13 +295,18 @@ def recommend(
     else:
         ranked = np.full(present.shape, -np.inf, np.float32)
         ranked[present] = _ranked(model.ranker, states, candidates, model.table, observe, sample)
+
+    @cache  # for a block of users once, and only where a user explores
+    def new_vectors() -> Float32:
+        return model.towers.items.take(model.new, axis=0)
+
     shape = (len(states), k)
     items = np.full(shape, MISSING, np.int32)
     scores, retrieval = np.full(shape, -np.inf, np.float32), np.full(shape, -np.inf, np.float32)
     for user, vector in enumerate(vectors):
         own = slice(int(n_candidates[user]))
         columns = [column[user, own] for column in (candidates.items, ranked, candidates.scores)]
-        columns = _best(model, states, user, vector, columns, k, allowed)
+        columns = _best(model, states, user, vector, columns, k, allowed, new_vectors)
         width = len(columns[0])
         for table, column in zip((items, scores, retrieval), columns, strict=True):
             table[user, :width] = column
@@ -315,6 +321,7 @@ def _best(
     columns: Sequence[NDArray[Any]],
     k: int,
     allowed: NDArray[np.bool_] | None,
+    new_vectors: Callable[[], Float32],
 ) -> list[NDArray[Any]]:
     """One user's list, up to k of [candidates] items, scores and retrieval scores, best first.
 
@@ -331,7 +338,8 @@ def _best(
         chance = _chance(states, user)
         places = _places(chance, k, model.exploration_share)
         if places:
-            drawn = _drawn_items(model, states, user, vector, allowed, chance)
+            affinity = np.matmul(new_vectors(), vector)
+            drawn = _drawn_items(model, states, user, affinity, allowed, chance)
             ranking = list(zip(*(column.tolist() for column in best), strict=True))
             ranking = _explored(ranking, places, drawn)
             best = [np.array(column) for column in zip(*ranking, strict=True)]
@@ -420,20 +428,23 @@ def _drawn_items(
     model: Model,
     states: UserStates,
     user: int,
-    vector: Float32,
+    affinity: Float32,
     allowed: NDArray[np.bool_] | None,
     chance: np.random.Generator,
 ) -> list[tuple[int, float]]:
-    """The user's best new items, shuffled, with their retrieval scores."""
+    """The user's best new items, shuffled, with their retrieval scores.
+
+    affinity: float32[m], the retrieval scores of all new items.
+    """
     # What the user had needs no exploration, even where it may be offered.
     is_open = states.open_to(user, len(model.towers.items))
     is_open[states.seen(user)] = False
-    pool = model.new[is_open[model.new]]
-    pool = pool if allowed is None else pool[allowed[pool]]
-    affinity = np.matmul(model.towers.items[pool], vector)
-    best = np.lexsort((pool, -affinity))[:EXPLORED]
+    if allowed is not None:
+        is_open &= allowed
+    places = np.flatnonzero(is_open.take(model.new))
+    best = neighbours.strongest(places, affinity[places], EXPLORED)
     best = best[np.argsort(chance.random(EXPLORED)[: len(best)])]
-    return list(zip(pool[best].tolist(), affinity[best].tolist(), strict=True))
+    return list(zip(model.new[best].tolist(), affinity[best].tolist(), strict=True))
 
 
 def recommender(model: Model) -> Recommend:
