@@ -25,6 +25,7 @@ from xdist.remote import Producer
 from xdist.scheduler import LoadFileScheduling
 
 from shortlist.batch import dataset_file, publish
+from shortlist.batch.config import fit_params
 from shortlist.batch.job import Job
 from shortlist.batch.job import run as run_job
 from shortlist.batch.progress import ProgressReporter
@@ -150,7 +151,10 @@ def published(tables: Path, valkey_url: str, tmp_path_factory: pytest.TempPathFa
     paths = [str(tables / f"{name}.parquet") for name in ("interactions", "items", "users")]
     work = directory / "work"
     silent = ProgressReporter(Console(file=io.StringIO()))
-    run_job(Job(*paths, work, settings, silent))
+    params = fit_params(settings)
+    # A third of the default steps: the tests want good lists, and not the best.
+    towers = replace(params.towers, hidden=64, rounds=6, round_steps=30)
+    run_job(Job(*paths, work, settings, silent, config=replace(params, towers=towers)))
     version = open_artefacts(settings.artefacts).versions()[-1]
     return Published(settings, environ, dataset_file.load(work), work, version)
 
