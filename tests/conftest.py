@@ -17,6 +17,7 @@ from pathlib import Path
 
 import boto3
 import pytest
+import redis
 from hypothesis import HealthCheck
 from hypothesis import settings as hypothesis_settings
 from moto.server import ThreadedMotoServer
@@ -24,7 +25,7 @@ from rich.console import Console
 from xdist.remote import Producer
 from xdist.scheduler import LoadFileScheduling
 
-from shortlist.batch import dataset_file, publish
+from shortlist.batch import dataset_file
 from shortlist.batch.job import Job
 from shortlist.batch.job import run as run_job
 from shortlist.batch.progress import ProgressReporter
@@ -59,12 +60,16 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> SharedW
     return SharedWorldScheduling(config, log)
 
 
+Dumped = tuple[tuple[bytes, bytes], ...]
+"""Keys of a namespace, without its name, and their dumps."""
+
+
 @dataclass(frozen=True)
 class Published:
     """A published release, and what it was made from.
 
     environ: variables under which a process serves it; dataset: its training data; work: the
-    batch's work directory, with `bundle` and `lists`.
+    batch's work directory, with `bundle` and `lists`; keys: what the publication left in Redis.
     """
 
     settings: Settings
@@ -72,6 +77,7 @@ class Published:
     dataset: Dataset
     work: Path
     version: str
+    keys: Dumped
 
 
 @pytest.fixture(scope="session")
@@ -152,7 +158,24 @@ def published(tables: Path, valkey_url: str, tmp_path_factory: pytest.TempPathFa
     silent = ProgressReporter(Console(file=io.StringIO()))
     run_job(Job(*paths, work, settings, silent))
     version = open_artefacts(settings.artefacts).versions()[-1]
-    return Published(settings, environ, dataset_file.load(work), work, version)
+    keys = dumped(valkey_url, settings.namespace)
+    return Published(settings, environ, dataset_file.load(work), work, version, keys)
+
+
+def dumped(url: str, namespace: str) -> Dumped:
+    """What a namespace holds. None of it may expire, as a publication's keys do not."""
+    with redis.Redis.from_url(url) as client:
+        keys = list(client.scan_iter(f"*{namespace}:*"))
+        assert {client.ttl(key) for key in keys} == {-1}
+        return tuple((key.replace(namespace.encode(), b"@", 1), client.dump(key)) for key in keys)
+
+
+def put_back(url: str, namespace: str, keys: Dumped) -> None:
+    """Writes what another namespace held."""
+    with redis.Redis.from_url(url) as client, client.pipeline(transaction=False) as pipe:
+        for key, dump in keys:
+            pipe.restore(key.replace(b"@", namespace.encode(), 1), 0, dump)
+        pipe.execute()
 
 
 @pytest.fixture
@@ -177,12 +200,10 @@ def release(published, tmp_path: Path) -> Callable[..., tuple[Path, Path]]:
 
 
 @pytest.fixture
-def own(
-    published: Published, namespace: str, reporter: ProgressReporter
-) -> Iterator[tuple[Settings, RedisStore]]:
+def own(published: Published, namespace: str) -> Iterator[tuple[Settings, RedisStore]]:
     """The published release in a namespace that the test may change."""
     settings = replace(published.settings, namespace=namespace)
-    publish.publish(published.work / "bundle", published.work / "lists", settings, reporter)
+    put_back(settings.redis_url, namespace, published.keys)
     store = open_store(settings.redis_url, namespace, 500)
     yield settings, store
     store.close()

@@ -20,6 +20,7 @@ from shortlist.batch.job import run as run_job
 from shortlist.batch.progress import ProgressReporter
 from shortlist.recsys.data.synthetic import WorldSize, world
 from shortlist.recsys.settings import Settings
+from tests.smallest import smallest
 
 NAMES = ("plain", "shifted")
 
@@ -101,7 +102,8 @@ def _world(directory: Path, name: str, items: pl.DataFrame, redis_url: str) -> W
     settings = Settings.from_env(ENVIRON | variables)
     tables = (str(directory.parent / "interactions.parquet"), str(directory / "items.parquet"))
     silent = ProgressReporter(Console(file=io.StringIO()))
-    run_job(Job(*tables, None, directory / "work", settings, silent))
+    params = smallest(settings)
+    run_job(Job(*tables, None, directory / "work", settings, silent, config=params))
     titles = dict(items.select("item_id", "title").rows())
     return World(name, directory / "items.parquet", directory / "work", titles, _categories(items))
 

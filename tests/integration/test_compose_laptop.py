@@ -27,6 +27,7 @@ import yaml
 from tests.compose import schema_errors, unescaped, valkey_programs
 from tests.exports import write_export
 from tests.servers import SMALL
+from tests.smallest import smallest_config
 
 ROOT = Path(__file__).parents[2]
 FILE = ROOT / "compose.yaml"
@@ -135,7 +136,8 @@ class Engine:
 
     def run(self, service: str, arguments: list[str]) -> str:
         """What a service prints that ends by itself, and well."""
-        process = self.start(service, arguments or None)
+        learn = [*SERVICES[service]["command"], "--config", str(smallest_config(self._directory))]
+        process = self.start(service, arguments or learn)
         said = process.communicate(timeout=SECONDS)[0]
         assert process.returncode == 0, said
         return str(said)

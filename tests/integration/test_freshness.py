@@ -31,6 +31,7 @@ from shortlist.recsys.store.records import UserRecord, unpack_user
 from shortlist.recsys.store.redis import RedisStore, open_store
 
 NOW = 1_900_000_000
+N_USERS = 60
 SMALL = {
     "EMBEDDING_DIM": "8",
     "TOP_K_CANDIDATES": "60",
@@ -121,9 +122,10 @@ def site(tables, tmp_path, valkey_url, namespace, reporter) -> Iterator[Site]:
 
 @pytest.fixture
 def table(tables) -> pl.DataFrame:
-    """The interactions of the small world, ids as text."""
+    """The interactions of some users of the small world, ids as text."""
     ids = [pl.col(name).cast(pl.String) for name in ("user_id", "item_id")]
-    return pl.read_parquet(tables / "interactions.parquet").with_columns(ids)
+    whole = pl.read_parquet(tables / "interactions.parquet").with_columns(ids)
+    return whole.filter(pl.col("user_id").is_in(users_of(whole)[:N_USERS]))
 
 
 def users_of(table: pl.DataFrame) -> list[str]:

@@ -26,6 +26,7 @@ from shortlist.recsys.models.interactions import Repeats
 from shortlist.recsys.settings import Settings
 from shortlist.recsys.store.records import unpack_list
 from shortlist.recsys.training.split import cuts
+from tests.smallest import smallest
 
 DAY = 86_400
 START = 1_700_000_000
@@ -75,7 +76,9 @@ def work(environ: dict[str, str]) -> Path:
     directory = Path(environ["SHORTLIST_BUNDLE_DIR"])
     silent = ProgressReporter(Console(file=io.StringIO()))
     interactions = str(directory / "interactions.parquet")
-    run_job(Job(interactions, None, None, directory / "work", Settings.from_env(environ), silent))
+    settings = Settings.from_env(environ)
+    params = smallest(settings)
+    run_job(Job(interactions, None, None, directory / "work", settings, silent, config=params))
     return directory / "work"
 
 
