@@ -51,8 +51,14 @@ DEPTH = 10
 MIN_BAGGED_ROWS = 1000
 """Fewest rows of which LightGBM draws a share; its draw from fewer could come out empty."""
 
-MAX_FOLDS = 4
-"""Folds of users in cross-validation where all users are in it: each ranker lacks a quarter."""
+FOLDS = 4
+"""Most folds of users in cross-validation; each is validated by a ranker of the other users."""
+
+MOST_WITHHELD = 0.2
+"""Share of the groups that a ranker may lack for there to be fewer folds.
+
+It is less than it lacks where all users are in validation: a quarter.
+"""
 
 VALIDATION_USER_CAP = 2000
 """Most users in validation."""
@@ -335,12 +341,12 @@ def _floor(
 def _folds(groups: RankingGroups, validation: RankingGroups, rng: np.random.Generator) -> Int64:
     """int64[highest user + 1]: the fold of each user in validation, MISSING of the others.
 
-    Users of no fold are in the training of every one. The fewer of the groups belong to users in
-    validation, the fewer folds there are: a ranker lacks one part in MAX_FOLDS of them at most.
+    Users of no fold are in the training of every one. There are as few folds as MOST_WITHHELD
+    allows: where few of the groups belong to users in validation, one ranker can lack them all.
     """
     users = np.unique(validation.users)
-    n_validated = int(np.isin(groups.users, users).sum())
-    n_folds = max(1, -(-MAX_FOLDS * n_validated // max(1, len(groups.users))))
+    share = np.isin(groups.users, users).sum() / max(1, len(groups.users))
+    n_folds = int(np.clip(np.ceil(share / MOST_WITHHELD), 1, FOLDS))
     highest = int(max(groups.users.max(initial=0), users.max()))
     fold_of = np.full(highest + 1, MISSING)
     fold_of[users] = rng.permutation(len(users)) % n_folds
