@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from shortlist.recsys.errors import CorruptArtefact
 
-IN_MEMORY = 64 << 20
+IN_MEMORY = 32 << 20
 """Arrays up to this many bytes are read, larger ones mapped.
 
 A mapped file that somebody cuts short kills the process that reads it (SIGBUS), and few megabytes

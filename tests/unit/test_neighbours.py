@@ -5,9 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from shortlist.recsys.models import neighbours as models
 from shortlist.recsys.models.decay import halving, position_weights
 from shortlist.recsys.models.interactions import Events
-from shortlist.recsys.models.neighbours import NEIGHBOURS, Neighbours, Relation
+from shortlist.recsys.models.neighbours import NEIGHBOURS, Neighbours, Relation, proposed
 from shortlist.recsys.training import covisitation as module
 from shortlist.recsys.training.covisitation import fit_neighbours
 
@@ -146,3 +147,21 @@ def test_whole_units_are_kept_exactly() -> None:
     weights = np.array([[[0.5, 0.25, 0.125], [3, 1.5, 0], [0, 0, 0]]], np.float32)
     neighbours = Neighbours.packed(np.zeros(weights.shape, np.int32), weights)
     assert (neighbours.of(Relation.NEXT_1, np.arange(3, dtype=np.int32))[1] == weights[0]).all()
+
+
+@pytest.mark.parametrize("relations", [4, 5])
+def test_large_catalogues_propose_alike(monkeypatch, relations) -> None:
+    """Summed over the whole catalogue or over the few, with or without the regression."""
+    rng = np.random.default_rng(0)
+    n = 60
+    rows = rng.integers(0, n + 1, (relations, n + 1, 8)).astype(np.int32)
+    weights = np.where(rows < n, rng.random(rows.shape), 0).astype(np.float32)
+    neighbours = Neighbours.packed(rows, weights)
+    history = np.append(np.full(80, -1), rng.integers(0, n, 20)).astype(np.int32)
+    allowed = rng.random(n) < 0.7
+    whole = proposed(neighbours, history, 6, allowed)
+    monkeypatch.setattr(models, "DENSE_ITEMS", 0)
+    assert proposed(neighbours, history, 6, allowed).tolist() == whole.tolist()
+    assert len(whole) > 6
+    assert len(set(whole.tolist())) == len(whole)
+    assert allowed[whole].all()
