@@ -15,7 +15,8 @@ FAST_TESTS := tests/unit tests/contracts tests/golden
 HERE = $(shell $(BIN)/python -c 'import sys; print("{}.{}".format(*sys.version_info))')
 
 .PHONY: help install demo quick test check tests lock lowest evaluate worlds readme docs bench \
-  bench-large bench-load bench-training flames drift local package chaos infra-check screenshots build-Serve clean
+  bench-large bench-load bench-training flames drift local package chaos infra-check screenshots \
+  build-Serve clean
 
 help: ## This list.
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16

@@ -284,6 +284,7 @@ def _arrays(table: ItemTable) -> dict[str, np.ndarray]:
     }
     arrays["neighbours"] = table.neighbours.rows
     arrays["neighbours' weights"] = table.neighbours.weights
+    arrays["neighbours' units"] = table.neighbours.units
     return arrays
 
 

@@ -57,7 +57,7 @@ from shortlist.recsys.models import bundle
 from shortlist.recsys.models.catalogue import Dataset
 from shortlist.recsys.models.index import measure
 from shortlist.recsys.models.interactions import Events, Int32, Int64, states_at
-from shortlist.recsys.models.pipeline import Model, recommender
+from shortlist.recsys.models.pipeline import Model
 from shortlist.recsys.models.ranker import ranker_from
 from shortlist.recsys.models.towers import user_vectors
 from shortlist.recsys.monitoring import skew, strata
@@ -88,7 +88,7 @@ from shortlist.recsys.training.split import before, cuts
 from shortlist.recsys.values import FIRST_CLOCK_TIME
 from shortlist.recsys.version import installed_version
 
-RECIPE = 4
+RECIPE = 5
 """Raised when stages make something else of the same input, so that all of them run again."""
 
 WATERMARK = "watermark.txt"
@@ -359,11 +359,12 @@ def _report(job: Job, dataset: Dataset, model: Model) -> Report:
     with job.reporter.stage("leak audit"):  # first: a leak makes all figures worthless
         checks = audit(dataset, cut, past, model, truth, {"towers": events_digest})
     picks = collect.drawn(dataset)
-    kept = collect.KeepLists(recommender(model), np.isin(truth.users, picks.users))
+    lists = offline_evaluation.listed(model, truth, job.reporter)
     report = offline_evaluation.compare(
-        model, past, truth, dataset.catalogue, job.protocol, job.reporter, two_stage=kept
+        model, past, truth, dataset.catalogue, job.protocol, job.reporter, lists=lists
     )
-    _write_facts(job, dataset, picks, truth, kept.lists)
+    shown = np.isin(truth.users, picks.users)
+    _write_facts(job, dataset, picks, truth, lists.two_stage.items[shown])
     report["known_events"] = known_events(dataset, cut, model, past, job.protocol, job.reporter)
     report["audit"] = checks
     report["data"] = offline_evaluation.describe(dataset)

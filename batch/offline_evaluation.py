@@ -16,6 +16,7 @@ import numpy as np
 from shortlist.batch.audit import audit
 from shortlist.batch.known_events import known_events
 from shortlist.batch.progress import ProgressReporter
+from shortlist.batch.stage_lists import StageLists, stage_lists
 from shortlist.recsys.errors import InvalidData, InvalidInput
 from shortlist.recsys.evaluation.als import fit_als
 from shortlist.recsys.evaluation.baselines import (
@@ -44,25 +45,15 @@ from shortlist.recsys.models.catalogue import Catalogue, Dataset
 from shortlist.recsys.models.interactions import (
     MISSING,
     Events,
-    Float32,
-    Int32,
     Int64,
     Recommend,
     Repeats,
-    UserStates,
     states_at,
 )
-from shortlist.recsys.models.pipeline import (
-    CANDIDATE_SOURCES,
-    HISTORY,
-    Model,
-    proposals,
-    recommender,
-)
+from shortlist.recsys.models.pipeline import Model, recommender
 from shortlist.recsys.models.ranker import NO_RANKER
 from shortlist.recsys.models.regression import MAX_REGRESSION_ITEMS
 from shortlist.recsys.models.ties import tied_share
-from shortlist.recsys.models.towers import user_vectors
 from shortlist.recsys.settings import HoldoutProtocol
 from shortlist.recsys.training.fit import (
     TwoStage,
@@ -215,29 +206,25 @@ def compare(
     protocol: HoldoutProtocol,
     reporter: ProgressReporter,
     others: Mapping[str, Recommend] | None = None,
-    two_stage: Recommend | None = None,
+    lists: StageLists | None = None,
     named: Collection[str] = COMPARED,
 ) -> Report:
     """Reports the metrics of every method among `named`, and candidate recall.
 
     model: None where neither of its two methods is named.
-    two_stage: the model as a method, from a caller who looks at its lists too.
+    lists: what both stages list for the users of `truth`, where it is known already.
 
     Where the user's own items may be offered, the section "repeats" has the figures of new and of
     repeated items apart: each method lists the ones or the others alone. The sections
     "candidate_recall", "recall_by_source" and "calibration" are about the two stages, and are only
     there with them.
     """
-    lists: list[tuple[Int32, Float32]] = []
     repeats = truth.states.repeats
-    methods = {**baselines(past, reporter, repeats, named), **(others or {})}
-    if model is not None and RETRIEVER in named:
-        methods[RETRIEVER] = recommender(without_ranker(model))
-    if model is not None and TWO_STAGE in named:
-        methods[TWO_STAGE] = _kept(recommender(model) if two_stage is None else two_stage, lists)
+    fitted = {**baselines(past, reporter, repeats, named), **(others or {})}
     facts = facts_of(past.standing(), catalogue.membership)
 
-    def evaluated(name: str, part: Truth) -> Report:
+    def evaluated(name: str, part: Truth, lists: StageLists | None) -> Report:
+        methods = fitted | _methods_of(model, lists, named)
         with reporter.stage(name) as progress:
 
             def advance(method: str, done: int, total: int) -> None:
@@ -254,49 +241,52 @@ def compare(
                 progress=advance,
             )
 
-    report = evaluated("evaluation", truth)
-    if model is not None and TWO_STAGE in named:
-        methods[TWO_STAGE] = recommender(model)  # the lists of the parts are not kept
+    both = model if TWO_STAGE in named else None
+    if both is not None and lists is None:
+        lists = listed(both, truth, reporter)
+    report = evaluated("evaluation", truth, lists)
     if repeats is not Repeats.NEVER:
         parts = {}
         for name, part in _parts(truth, past.n_items).items():
-            figures = evaluated(f"evaluation of {name} items", part)
+            own = None if both is None else listed(both, part, reporter, f" of {name} items")
+            figures = evaluated(f"evaluation of {name} items", part, own)
             parts[name] = {"methods": figures["methods"], "paired": figures["paired"]}
         report["repeats"] = {"parts": parts}
         report["warnings"] += part_warnings(parts)
-    if model is not None and TWO_STAGE in named:
-        report |= _of_lists(model, lists, truth, past.n_items, reporter)
+    if lists is not None:
+        report |= _of_lists(lists, truth, past.n_items)
     return report
 
 
-def _of_lists(
-    model: Model,
-    lists: Sequence[tuple[Int32, Float32]],
-    truth: Truth,
-    n_items: int,
-    reporter: ProgressReporter,
-) -> Report:
+def listed(model: Model, truth: Truth, reporter: ProgressReporter, of: str = "") -> StageLists:
+    """What both stages list for the users of `truth`, as a stage of its own."""
+    with reporter.stage(f"lists{of}") as progress:
+        return stage_lists(model, truth, progress)
+
+
+def _methods_of(
+    model: Model | None, lists: StageLists | None, named: Collection[str]
+) -> dict[str, Recommend]:
+    """The methods of the model among `named`; lists: of both, where the two stages are named."""
+    if lists is not None:
+        methods = {RETRIEVER: lists.retriever.as_method(), TWO_STAGE: lists.two_stage.as_method()}
+        return {name: method for name, method in methods.items() if name in named}
+    if model is not None and RETRIEVER in named:
+        return {RETRIEVER: recommender(without_ranker(model))}
+    return {}
+
+
+def _of_lists(lists: StageLists, truth: Truth, n_items: int) -> Report:
     """The sections about the candidates and the lists of the two stages."""
-    items, scores = (np.concatenate(parts) for parts in zip(*lists, strict=True))
-    report: Report = {}
-    with reporter.stage("candidate recall"):
-        candidates = _candidates_by_source(model, truth)
-        report["candidate_recall"] = candidate_recall(candidates, truth, n_items)
-        del candidates["all"]
-        report["recall_by_source"] = recall_by_source(items, candidates, truth, n_items)
-    report["calibration"] = calibration(items, scores, truth, n_items)
-    return report
-
-
-def _kept(method: Recommend, lists: list[tuple[Int32, Float32]]) -> Recommend:
-    """The method, which also adds its lists to `lists`."""
-
-    def keeping(states: UserStates, k: int) -> tuple[Int32, Float32]:
-        made = method(states, k)
-        lists.append(made)
-        return made
-
-    return keeping
+    items, scores = lists.two_stage.items, lists.two_stage.scores
+    candidates = lists.candidates_by_source(truth)
+    recall = candidate_recall(candidates, truth, n_items)
+    found = float((lists.found != MISSING).sum() / (len(lists.found) or np.nan))
+    return {
+        "candidate_recall": recall | {"all": found},
+        "recall_by_source": recall_by_source(items, candidates, truth, n_items),
+        "calibration": calibration(items, scores, truth, n_items),
+    }
 
 
 def _parts(truth: Truth, n_items: int) -> dict[str, Truth]:
@@ -348,24 +338,6 @@ def left_out(dataset: Dataset, cut: Int64, truth: Truth) -> dict[str, int]:
         counts[reason] = int((is_left & holds).sum())
         is_left &= ~holds
     return {reason: count for reason, count in counts.items() if count}
-
-
-def _candidates_by_source(model: Model, truth: Truth) -> dict[str, Int32]:
-    """int32[U, n_candidates] by source, and for "all"."""
-    shape = len(truth), model.n_candidates
-    candidates: dict[str, Int32] = {
-        name: np.full(shape, MISSING, np.int32) for name in (*CANDIDATE_SOURCES, "all")
-    }
-    vectors = user_vectors(model.towers, truth.states)
-    for user in range(len(truth)):
-        rows, origin = proposals(model, truth.states, user, vectors[user], None)
-        candidates["all"][user, : len(rows)] = rows
-        for source, name in enumerate(CANDIDATE_SOURCES):
-            of_source = rows[origin == source]
-            candidates[name][user, : len(of_source)] = of_source
-    if (candidates[HISTORY] == MISSING).all():  # nothing of it may be offered
-        del candidates[HISTORY]
-    return candidates
 
 
 def run(

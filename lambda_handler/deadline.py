@@ -13,6 +13,9 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 MARGIN_SECONDS = 0.25
 """Part of the Lambda's time kept for encoding and sending the answer."""
 
+RESERVED_TIMEOUTS = 3
+"""Redis timeouts that a request keeps back, for popular items, while it waits for S3."""
+
 _DEADLINE: ContextVar[float] = ContextVar("deadline", default=math.inf)
 
 

@@ -76,9 +76,6 @@ cause is often gone at the next request, and costs little to test.
 REMEMBERED_FAILURES = 8
 """Releases whose last failure is kept; a pointer names three releases at most."""
 
-RESERVE = 3
-"""Redis timeouts that a request keeps back, for popular items, while it waits for a bundle."""
-
 POOL, POOL_LIMIT = 5, 300
 """Diversity chooses among POOL times k items; the limit bounds its time."""
 
@@ -328,7 +325,9 @@ class LivePath:
 
     def _awaited(self, version: str, loading: Future[_Loaded]) -> _Loaded:
         # What is kept back lets the request answer with popular items from Redis.
-        seconds = deadline.left() - RESERVE * self._settings.redis_timeout_ms / 1000
+        seconds = (
+            deadline.left() - deadline.RESERVED_TIMEOUTS * self._settings.redis_timeout_ms / 1000
+        )
         try:
             return loading.result(None if seconds == math.inf else max(0.0, seconds))
         except FutureTimeout as error:

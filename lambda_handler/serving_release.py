@@ -10,6 +10,7 @@ from itertools import compress
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
+from shortlist.lambda_handler import deadline
 from shortlist.lambda_handler.answers import (
     NO_RULING,
     Arrangement,
@@ -18,6 +19,7 @@ from shortlist.lambda_handler.answers import (
     Ranked,
     Ruling,
 )
+from shortlist.lambda_handler.background import BackgroundReads
 from shortlist.lambda_handler.latest import keep_latest
 from shortlist.lambda_handler.metrics import Metrics
 from shortlist.lambda_handler.request_context import note_fallback
@@ -107,6 +109,7 @@ class ServingRelease:
         self._facts: dict[str, ReleaseFacts] = {}
         self._stated: dict[str, ReleaseFacts] = {}
         """Facts of manifests, for while Redis is away."""
+        self._manifests = BackgroundReads(self._stated_facts)
         self._rules: tuple[float, bytes | None, Rules] = (NEVER, None, NO_RULES)
         self._fitted: dict[str, _FittedRules] = {}
 
@@ -195,16 +198,21 @@ class ServingRelease:
             return known
         try:
             packed = self._store.facts(version)
-            facts = self._stated_facts(version) if packed is None else unpack_facts(packed)
+            facts = self._stated_by(version) if packed is None else unpack_facts(packed)
         except (StoreUnavailable, UnreadableRecord) as error:
             self.degraded(error)
             if version not in self._stated:
                 keep_latest(self._stated, KEPT - 1)
-                self._stated[version] = self._stated_facts(version)
+                self._stated[version] = self._stated_by(version)
             return self._stated[version]
         keep_latest(self._facts, KEPT - 1)
         self._facts[version] = facts
         return facts
+
+    def _stated_by(self, version: str) -> ReleaseFacts:
+        """What the manifest states."""
+        reserve = deadline.RESERVED_TIMEOUTS * self._settings.redis_timeout_ms / 1000
+        return self._manifests.result(version, reserve)
 
     def _stated_facts(self, version: str) -> ReleaseFacts:
         return facts_in(open_artefacts(self._settings.artefacts).manifest(version))

@@ -25,7 +25,7 @@ from shortlist.batch.studio.facts import (
     pack,
 )
 from shortlist.recsys.evaluation.figures import SECONDS_A_DAY
-from shortlist.recsys.evaluation.ranking_metrics import DEPTH, ndcg
+from shortlist.recsys.evaluation.ranking_metrics import ndcg
 from shortlist.recsys.evaluation.truth import Truth
 from shortlist.recsys.models.catalogue import Dataset
 from shortlist.recsys.models.diversity import unit_vectors
@@ -36,8 +36,6 @@ from shortlist.recsys.models.interactions import (
     Float32,
     Int32,
     Int64,
-    Recommend,
-    UserStates,
 )
 from shortlist.recsys.values import FIRST_CLOCK_TIME
 
@@ -80,28 +78,6 @@ class Picks:
     users: Int64
     digests: list[bytes]
     sampled: bool
-
-
-class KeepLists:
-    """A method that keeps some of the first lists it makes, so that nobody computes them again."""
-
-    def __init__(self, method: Recommend, wanted: NDArray[np.bool_]) -> None:
-        """wanted: bool[U], the users of the first U lists whose lists are kept."""
-        self._method, self._wanted = method, wanted
-        self._kept: list[Int32] = []
-
-    def __call__(self, states: UserStates, k: int) -> tuple[Int32, Float32]:
-        """See Recommend."""
-        items, scores = self._method(states, k)
-        now, self._wanted = self._wanted[: len(items)], self._wanted[len(items) :]
-        if now.any():
-            self._kept.append(items[: len(now)][now, :DEPTH])
-        return items, scores
-
-    @property
-    def lists(self) -> Int32:
-        """int32[n wanted, K]: the kept lists, in the order in which they were made."""
-        return np.concatenate(self._kept) if self._kept else np.empty((0, DEPTH), np.int32)
 
 
 def drawn(dataset: Dataset) -> Picks:

@@ -351,10 +351,16 @@ def _overload(report: dict[str, Any]) -> str:
 
 def _training(report: dict[str, Any]) -> str:
     rows = [
-        [f"{row['items']:,}", f"{row['step_ms']:.1f}", f"{row['ratio']:.2f}"]
+        [
+            f"{row['items']:,}",
+            f"{row['step_ms']:.1f}",
+            f"{row['ratio']:.2f}",
+            f"{row['round_end_ms']:.0f}",
+        ]
         for row in report["steps"]
     ]
-    return f"**{report['setup']}**\n\n{table(['items', 'CPU ms a step', 'ratio'], rows)}"
+    header = ["items", "CPU ms a step", "ratio", "CPU ms at the end of a round"]
+    return f"**{report['setup']}**\n\n{table(header, rows)}"
 
 
 def _with_interval(figure: dict[str, float]) -> str:

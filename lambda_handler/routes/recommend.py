@@ -125,7 +125,7 @@ async def _answer(
 ) -> Answer:
     """Answers by a look-up or, failing that, by the live path.
 
-    Live answers may take long, and have their own threads.
+    Live answers may take long, and have their own threads under a server.
     """
     answer = await executor.run("lookup", recommender.look_up, query)
     return answer if isinstance(answer, Answer) else await executor.run("live", answer)

@@ -126,11 +126,7 @@ def evaluate(
     for name, method in methods.items():
         advance = None if progress is None else partial(progress, name)
         measured[name] = _measure(name, method, truth, facts, k=k, advance=advance)
-    figures = {
-        # Seeded again for each, so that the draws of users are the same.
-        name: _figures(m, facts, np.random.default_rng(seed), n_resamples)
-        for name, m in measured.items()
-    }
+    figures = _figures(measured, facts, np.random.default_rng(seed), n_resamples)
     headline = PER_USER.index(HEADLINE_METRIC)
     compared = {name: m.values[:, headline] for name, m in measured.items()}
     segments = {
@@ -263,26 +259,50 @@ def _measure(
 
 
 def _figures(
-    measured: Measured, facts: ItemFacts, rng: np.random.Generator, n_resamples: int
-) -> dict[str, Any]:
-    """The values and intervals of METHOD_METRICS, and the number of counted users."""
-    n_users, n_items = len(measured.values), len(facts)
-    values = np.append(mean_over_users(measured.values), coverage(measured.top, n_items))
-    low, high = np.full((2, len(values)), np.nan)
+    measured: Mapping[str, Measured], facts: ItemFacts, rng: np.random.Generator, n_resamples: int
+) -> dict[str, dict[str, Any]]:
+    """The values and intervals of METHOD_METRICS by method, and the number of counted users."""
+    n_users = max((len(m.values) for m in measured.values()), default=0)
     if is_few(n_users):
-        # Of coverage nothing is known: it is no mean, and grows with the users.
-        low[:-1], high[:-1] = score_intervals(measured.values, most=_greatest(facts))
-    else:
-        of_means, of_coverage = means(measured.values), coverages(measured.top, n_items)
+        return {name: _figures_of_few(m, facts) for name, m in measured.items()}
+    statistics = [
+        statistic
+        for m in measured.values()
+        for statistic in (means(m.values), coverages(m.top, len(facts)))
+    ]
 
-        def statistic(counts: Int64) -> Float64:
-            return np.hstack([of_means(counts), of_coverage(counts)])
+    def statistic(counts: Int64) -> Float64:
+        return np.hstack([each(counts) for each in statistics])
 
-        drawn = resampled(statistic, n_users, rng, n_resamples)
-        unbiased = recentred(drawn[:, -1:], values[-1:])[:, 0]
-        drawn[:, -1] = np.clip(unbiased, 0.0, 1.0)
-        low, high = interval(drawn)
-    return _named(METHOD_METRICS, values, low, high) | {"n_users": n_users}
+    # Drawing takes longer than most statistics: all methods share the draws.
+    drawn = resampled(statistic, n_users, rng, n_resamples)
+    parts = np.split(drawn, len(measured), axis=1)
+    return {
+        name: _figures_of(m, facts, part)
+        for (name, m), part in zip(measured.items(), parts, strict=True)
+    }
+
+
+def _figures_of(measured: Measured, facts: ItemFacts, drawn: Float64) -> dict[str, Any]:
+    """One method's figures; drawn: float64[resamples, METHOD_METRICS]."""
+    values = _values(measured, facts)
+    unbiased = recentred(drawn[:, -1:], values[-1:])
+    ends = interval(np.hstack([drawn[:, :-1], np.clip(unbiased, 0.0, 1.0)]))
+    return _named(METHOD_METRICS, values, *ends) | {"n_users": len(measured.values)}
+
+
+def _figures_of_few(measured: Measured, facts: ItemFacts) -> dict[str, Any]:
+    """One method's figures where there are too few users to resample."""
+    values = _values(measured, facts)
+    low, high = np.full((2, len(values)), np.nan)
+    # Of coverage nothing is known: it is no mean, and grows with the users.
+    low[:-1], high[:-1] = score_intervals(measured.values, most=_greatest(facts))
+    return _named(METHOD_METRICS, values, low, high) | {"n_users": len(measured.values)}
+
+
+def _values(measured: Measured, facts: ItemFacts) -> Float64:
+    """float64[METHOD_METRICS] of all users."""
+    return np.append(mean_over_users(measured.values), coverage(measured.top, len(facts)))
 
 
 def _greatest(facts: ItemFacts) -> Float64:

@@ -27,7 +27,7 @@ from shortlist.recsys.models.features import ItemTable
 from shortlist.recsys.models.fingerprint import feature_hash
 from shortlist.recsys.models.index import read_index
 from shortlist.recsys.models.interactions import MISSING, Float32, Int32, Repeats, UserStates
-from shortlist.recsys.models.neighbours import NEIGHBOURS, Neighbours, Relation
+from shortlist.recsys.models.neighbours import NEIGHBOURS, UNITS, Neighbours, Relation
 from shortlist.recsys.models.pipeline import PLACES, Model, by_trend, new_items
 from shortlist.recsys.models.ranker import Ranker, ranker_from
 from shortlist.recsys.models.towers import HALF_LIVES, Towers
@@ -40,7 +40,7 @@ from shortlist.recsys.store.release_files import Release
 from shortlist.recsys.values import FIRST_CLOCK_TIME, MAX_WEIGHT
 from shortlist.recsys.where import AttributeKind, AttributeValue, is_date
 
-BUNDLE_LAYOUT = 2
+BUNDLE_LAYOUT = 3
 """Changes when older code could no longer read the files."""
 
 # The files of a bundle; only this module opens them.
@@ -48,6 +48,7 @@ TOWERS = "towers.npz"
 ITEM_TABLE = "items.npz"
 NEIGHBOUR_ROWS = "neighbour_rows.npy"
 NEIGHBOUR_WEIGHTS = "neighbour_weights.npy"
+NEIGHBOUR_UNITS = "neighbour_units.npy"
 INDEX = "index.faiss"
 RANKER = "ranker.txt"
 CATALOGUE = "catalog.msgpack"
@@ -76,6 +77,9 @@ MAX_TOWER_WEIGHT = 1e4
 
 MAX_SHARE = 1e6
 """Largest membership and neighbour weight, which are multiplied: real ones are about 1 at most."""
+
+MAX_UNIT = MAX_SHARE / UNITS
+"""Of neighbour weights."""
 
 MAX_VALUE = MAX_WEIGHT
 """Largest value of the item table's other columns, whose differences and means fit into float32.
@@ -196,6 +200,7 @@ def save_table(directory: Path, table: ItemTable) -> None:
     np.savez(directory / ITEM_TABLE, moments=moments, **columns)
     np.save(directory / NEIGHBOUR_ROWS, table.neighbours.rows, allow_pickle=False)
     np.save(directory / NEIGHBOUR_WEIGHTS, table.neighbours.weights, allow_pickle=False)
+    np.save(directory / NEIGHBOUR_UNITS, table.neighbours.units, allow_pickle=False)
 
 
 def save_towers(directory: Path, towers: Towers) -> None:
@@ -225,8 +230,9 @@ def load_table(directory: Path) -> ItemTable:
         (directory / ITEM_TABLE).open("rb") as items,
         (directory / NEIGHBOUR_ROWS).open("rb") as rows,
         (directory / NEIGHBOUR_WEIGHTS).open("rb") as weights,
+        (directory / NEIGHBOUR_UNITS).open("rb") as units,
     ):
-        return _table(items, rows, weights)
+        return _table(items, rows, weights, units)
 
 
 def load_items(directory: Path) -> tuple[Items, Int32]:
@@ -319,9 +325,8 @@ def read(release: Release) -> Bundle:
     """Loads a verified bundle, which may be closed after. Raises as `load`."""
     manifest = release.manifest
     _check_manifest(manifest)
-    table = _table(
-        release.file(ITEM_TABLE), release.file(NEIGHBOUR_ROWS), release.file(NEIGHBOUR_WEIGHTS)
-    )
+    names = (ITEM_TABLE, NEIGHBOUR_ROWS, NEIGHBOUR_WEIGHTS, NEIGHBOUR_UNITS)
+    table = _table(*map(release.file, names))
     towers = _towers(release.file(TOWERS))
     n = len(table.popularity) - 1
     _check(
@@ -532,7 +537,8 @@ def _unpacked(release: Release, name: str, most_bytes: int, most_entries: int) -
         ) from error
 
 
-def _table(items: BinaryIO, rows: BinaryIO, weights: BinaryIO) -> ItemTable:
+def _table(items: BinaryIO, *neighbours: BinaryIO) -> ItemTable:
+    """neighbours: the files of rows, weights and units."""
     dtypes = {"moments": "<f8", "labels": "<i4", "rarity": "<f4"}
     columns = read_npz(items, dtypes | dict.fromkeys((*_TABLE_COLUMNS, *_KIND_COLUMNS), "<f4"))
     moments, is_target = columns.pop("moments"), columns.pop("is_target")
@@ -557,14 +563,13 @@ def _table(items: BinaryIO, rows: BinaryIO, weights: BinaryIO) -> ItemTable:
     holds = strength.shape == is_target.shape and bool(((strength > 0) & (strength <= 1)).all())
     _check(items.name, f"has strengths of kinds {strength.tolist()}", holds=holds)
     mean, scale = (float(value) for value in moments)
-    neighbours = _neighbours(rows, weights, n)
     return ItemTable(
         **columns,
         is_target=is_target,
         strength=strength,
         weight_mean=mean,
         weight_scale=scale,
-        neighbours=neighbours,
+        neighbours=_neighbours(*neighbours, n=n),
         labels=labels,
         rarity=rarity,
     )
@@ -592,14 +597,19 @@ def _are_moments(moments: np.ndarray) -> bool:
     return abs(mean) <= MAX_VALUE and 1 / MAX_VALUE <= scale <= MAX_VALUE
 
 
-def _neighbours(rows_file: BinaryIO, weights_file: BinaryIO, n: int) -> Neighbours:
+def _neighbours(
+    rows_file: BinaryIO, weights_file: BinaryIO, units_file: BinaryIO, *, n: int
+) -> Neighbours:
     rows = read_npy(rows_file, "<i4", 0, n)
-    weights = read_npy(weights_file, "<f4", -MAX_SHARE, MAX_SHARE)
+    weights = read_npy(weights_file, "<u2", 0, UNITS)
+    units = read_npy(units_file, "<f4", 0, MAX_UNIT)
     shape = rows.shape
     holds = len(shape) == 3 and 1 <= shape[2] <= NEIGHBOURS  # noqa: PLR2004 - relation, item, place
-    holds = holds and shape[:2] == (len(Relation), n + 1) and weights.shape == shape
+    # The regression alone may be left out.
+    holds = holds and Relation.REGRESSION <= shape[0] <= len(Relation) and shape[1] == n + 1
+    holds = holds and weights.shape == shape and units.shape == shape[:2]
     _check(rows_file.name, f"has neighbours of shape {shape}", holds=holds)
-    return Neighbours(rows, weights)
+    return Neighbours(rows, weights, units)
 
 
 def asked_at(bundle: Bundle, states: UserStates, moment: float | None = None) -> UserStates:

@@ -387,13 +387,12 @@ def _met_last(inputs: Inputs) -> Float32:
 def _near_disliked(inputs: Inputs) -> Float32:
     """The strengths of each candidate as a neighbour of the user's disliked items, summed."""
     out = np.zeros(inputs.items.shape, np.float32)
-    neighbours = inputs.table.neighbours
     n = len(inputs.table.popularity)
     for user in np.flatnonzero(np.diff(inputs.states.disliked_offsets)):
         disliked = np.unique(inputs.states.disliked(int(user)))
-        rows = neighbours.rows[Relation.NEAR][disliked].ravel()
-        strength = neighbours.weights[Relation.NEAR][disliked].ravel()
-        out[user] = np.bincount(rows, strength, minlength=n)[inputs.items[user]]
+        rows, strength = inputs.table.neighbours.of(Relation.NEAR, disliked)
+        total = np.bincount(rows.ravel(), strength.ravel(), minlength=n)
+        out[user] = total[inputs.items[user]]
     return out
 
 
@@ -713,14 +712,16 @@ def _sum_for_user(
     past = history[first:]
     if len(past) == 0:
         return
+    found = [neighbours.of(relation, past) for relation in filter(neighbours.has, Relation)]
     # `take` is faster here than brackets.
-    places = [place.take(rows.take(past, axis=0)).ravel() for rows in neighbours.rows]  # [h * K]
-    strengths = [weight.take(past, axis=0) for weight in neighbours.weights]  # [h, K]
+    places = [place.take(rows).ravel() for rows, _ in found]  # [h * K]
     for wanted, out in sums.items():
+        if not neighbours.has(wanted.relation):
+            continue
         decay = halving(wanted.half_life)[first:]
         if wanted.by_weight:
             decay = decay * weights[first:]
         n_places = out.shape[1]
-        strength = strengths[wanted.relation] * decay[:, None]
+        strength = found[wanted.relation][1] * decay[:, None]
         total = np.bincount(places[wanted.relation], strength.ravel(), minlength=n_places + 1)
         out[user] = total[:n_places]

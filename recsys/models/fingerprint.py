@@ -11,6 +11,7 @@ import hashlib
 import json
 from dataclasses import asdict, is_dataclass
 from functools import cache
+from typing import Any
 
 import numpy as np
 
@@ -172,9 +173,10 @@ def _table() -> ItemTable:
 def _neighbours() -> Neighbours:
     shape = (len(Relation), N_ITEMS + 1, N_NEIGHBOURS)
     rows = ((_noise(10, *shape) + 1) / 2 * N_ITEMS).astype(np.int32)
-    weights = _noise(11, *shape) + 1
+    # No whole units: the hash is of the formulas, whatever the precision of the weights.
+    weights: Any = _noise(11, *shape) + 1
     rows[:, N_ITEMS], weights[:, N_ITEMS] = N_ITEMS, 0
-    return Neighbours(rows, weights)
+    return Neighbours(rows, weights, np.ones(shape[:2], np.float32))
 
 
 def _towers() -> Towers:

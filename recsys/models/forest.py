@@ -2,15 +2,15 @@
 
 QuickScorer (Lucchese et al., 2015): each node that a row fails rules out the leaves of its left
 subtree, and the first leaf left is the row's. What fails depends on the row's value alone, so for
-each feature the masks of all smaller thresholds are combined beforehand: a row needs one binary
-search and one bitwise "and" a feature, whatever the number of trees.
+each feature the masks of all smaller thresholds are combined beforehand: a row needs one search and
+one bitwise "and" a feature, whatever the number of trees.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,7 +26,11 @@ TREES_AT_ONCE = 256
 ROWS_AT_ONCE = 1024
 """Rows scored together, which bounds the memory of their masks."""
 
-_ZERO = float(np.float32(1e-35))
+COMPARED = 64
+"""Up to this many thresholds, comparing with each is faster than a binary search, whose branches
+cannot be foretold; the count fits into a byte."""
+
+_ZERO = np.float32(1e-35)
 """LightGBM takes what is no larger for 0."""
 
 _MASKS = (np.uint16, np.uint32, np.uint64)
@@ -50,12 +54,12 @@ class Tree(NamedTuple):
 class _Column:
     """The masks of one feature.
 
-    thresholds: float64[t], ascending; masks: uint[t + 1, B], the leaves left in each tree for a
+    thresholds: float32[t], ascending; masks: uint[t + 1, B], the leaves left in each tree for a
     value that is above the first 0, 1, … t thresholds.
     """
 
     feature: int
-    thresholds: NDArray[np.float64]
+    thresholds: Float32
     masks: NDArray[np.unsignedinteger]
 
 
@@ -63,13 +67,11 @@ class _Column:
 class _Block:
     """B trees of at most W leaves.
 
-    values: float64[B * W], of the leaves from left to right; first: int64[B, 1], where each tree's
-    start.
+    values: float64[B, W], of the leaves from left to right.
     """
 
     columns: tuple[_Column, ...]
     values: NDArray[np.float64]
-    first: NDArray[np.int64]
 
 
 class Forest:
@@ -87,27 +89,24 @@ class Forest:
         """float64[n]: the sum of the trees' values for rows float32[n, F]; NaN counts as 0."""
         scores = np.zeros(len(rows), np.float64)
         for start in range(0, len(rows), ROWS_AT_ONCE):
-            # In double precision, in which LightGBM compares; of the features that trees ask for.
-            part = rows[start : start + ROWS_AT_ONCE].T[self._features].astype(np.float64)
-            part[~(np.abs(part) > _ZERO)] = 0.0
+            part = rows[start : start + ROWS_AT_ONCE].T[self._features]
+            part[~(np.abs(part) > _ZERO)] = 0
             values = dict(zip(self._features, part, strict=True))
             for block in self._blocks:
                 self._add(block, values, scores[start : start + ROWS_AT_ONCE])
         return scores
 
-    def _add(
-        self, block: _Block, rows: dict[int, NDArray[np.float64]], scores: NDArray[np.float64]
-    ) -> None:
-        """Adds the block's values to `scores`, float64[n]; rows: float64[n] for each feature."""
-        left = np.full((len(scores), len(block.first)), np.iinfo(self._mask).max, self._mask)
+    def _add(self, block: _Block, rows: dict[int, Float32], scores: NDArray[np.float64]) -> None:
+        """Adds the block's values to `scores`, float64[n]; rows: float32[n] for each feature."""
+        shape = (len(scores), len(block.values))
+        left = np.full(shape, np.iinfo(self._mask).max, self._mask)
         for column in block.columns:
-            place = np.searchsorted(column.thresholds, rows[column.feature], side="left")
+            place = _places(column.thresholds, rows[column.feature])
             left &= column.masks.take(place, axis=0)
-        lowest = left & (~left + self._mask(1))
-        leaf = np.bitwise_count(lowest - self._mask(1))
+        leaf = np.bitwise_count(~left & (left - self._mask(1)))  # the bits below the lowest
         # Tree by tree, as LightGBM adds: another order would have other bits.
-        for values in block.values.take(leaf.T + block.first):
-            scores += values
+        for values, chosen in zip(block.values, np.ascontiguousarray(leaf.T), strict=True):
+            scores += values.take(chosen)
 
     def _block(self, trees: Sequence[Tree], width: int) -> _Block:
         values = np.zeros((len(trees), width))
@@ -119,8 +118,7 @@ class Forest:
                 (int(tree.feature[node]), float(tree.threshold[node]), number, _without(*span))
                 for node, span in enumerate(spans)
             ]
-        first = np.arange(len(trees), dtype=np.int64)[:, None] * width
-        return _Block(tuple(self._columns(nodes, len(trees))), values.ravel(), first)
+        return _Block(tuple(self._columns(nodes, len(trees))), values)
 
     def _columns(self, nodes: Sequence[tuple[int, float, int, int]], n_trees: int) -> list[_Column]:
         """The masks by feature; nodes: feature, threshold, tree and mask of each."""
@@ -128,14 +126,31 @@ class Forest:
         columns = []
         for feature in sorted({node[0] for node in nodes}):
             own = [node[1:] for node in nodes if node[0] == feature]
-            thresholds = np.unique([threshold for threshold, _, _ in own])
+            singles = _rounded_down([threshold for threshold, _, _ in own])
+            thresholds = np.unique(singles)
             masks = np.full((len(thresholds) + 1, n_trees), every, self._mask)
-            place = np.searchsorted(thresholds, [threshold for threshold, _, _ in own]) + 1
+            place = np.searchsorted(thresholds, singles) + 1
             for row, (_, tree, mask) in zip(place.tolist(), own, strict=True):
                 masks[row, tree] &= self._mask(mask & every)
             combined = np.bitwise_and.accumulate(masks, axis=0)
             columns.append(_Column(feature, thresholds, combined))
         return columns
+
+
+def _rounded_down(thresholds: Sequence[float]) -> Float32:
+    """float32[t]: the largest singles that are no larger: a single is above both, or neither."""
+    doubles = np.array(thresholds, np.float64)
+    with np.errstate(over="ignore"):  # beyond single precision is infinity, or below it
+        singles = doubles.astype(np.float32)
+    return np.where(singles > doubles, np.nextafter(singles, np.float32(-np.inf)), singles)
+
+
+def _places(thresholds: Float32, values: Float32) -> NDArray[Any]:
+    """[n]: how many of the thresholds, float32[t] ascending, each value float32[n] is above."""
+    if len(thresholds) > COMPARED:
+        return np.searchsorted(thresholds, values, side="left")
+    above = thresholds[:, None] < values
+    return np.add.reduce(above.view(np.uint8), axis=0, dtype=np.uint8)
 
 
 def _left_to_right(tree: Tree) -> tuple[list[int], list[tuple[int, int]]]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -105,22 +106,38 @@ def retrieve(
     allowed: bool[n], the items that may appear, or None for all of them.
     vectors: the users' vectors, where they are known already.
     """
+    return retrieved(model, states, allowed, vectors)[0]
+
+
+def retrieved(
+    model: Model,
+    states: UserStates,
+    allowed: NDArray[np.bool_] | None = None,
+    vectors: Float32 | None = None,
+) -> tuple[Candidates, Int32]:
+    """The candidates of `retrieve`, and the source of each.
+
+    The sources are int32[U, C] indices into CANDIDATE_SOURCES, MISSING-padded.
+    """
     vectors = user_vectors(model.towers, states) if vectors is None else vectors
-    rows = [
-        proposals(model, states, user, vectors[user], allowed)[0] for user in range(len(states))
+    proposed = [
+        proposals(model, states, user, vectors[user], allowed) for user in range(len(states))
     ]
-    width = max(map(len, rows), default=0)
+    width = max((len(row) for row, _ in proposed), default=0)
     items = np.full((len(states), width), MISSING, np.int32)
+    sources = np.full((len(states), width), MISSING, np.int32)
     scores = np.full((len(states), width), -np.inf, np.float32)
-    for user, row in enumerate(rows):
-        # BLAS kernels may raise the flag over lanes that they throw away.
-        with np.errstate(invalid="ignore"):
-            score = np.matmul(model.towers.items[row], vectors[user])
-        # Ties go by row: the order does not depend on which source proposed an item.
-        order = np.lexsort((row, -score))
-        items[user, : len(row)] = row[order]
-        scores[user, : len(row)] = score[order]
-    return Candidates(items, scores)
+    # BLAS kernels may raise the flag over lanes that they throw away.
+    with np.errstate(invalid="ignore"):
+        for user, (row, source) in enumerate(proposed):
+            # `take` is faster here than brackets.
+            score = np.matmul(model.towers.items.take(row, axis=0), vectors[user])
+            # Ties go by row: the order does not depend on which source proposed an item.
+            order = np.lexsort((row, -score))
+            items[user, : len(row)] = row[order]
+            sources[user, : len(row)] = source[order]
+            scores[user, : len(row)] = score[order]
+    return Candidates(items, scores), sources
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,7 +221,7 @@ def proposals(
         limit = min(limit, wanted - n_taken)
         # What is closed or taken cannot fill more places than there is of it.
         proposed = proposed[: closed + n_taken + limit]
-        taken = proposed[untaken[proposed]][:limit]
+        taken = proposed[untaken.take(proposed)][:limit]
         untaken[taken] = False
         rows.append(taken)
         origins.append(origin)
@@ -257,17 +274,19 @@ def recommend(
     k: int,
     *,
     allowed: NDArray[np.bool_] | None = None,
+    candidates: Candidates | None = None,
     observe: Observe = unobserved,
     sample: Sample = unsampled,
 ) -> Recommended:
     """Recommends k items to each user, of those that are open to them.
 
     allowed: bool[n], the items that may appear, or None for all of them. A list is shorter only
-    where there are no more.
+    where there are no more. candidates: those of `retrieve`, where they are known already.
     """
     started = time.perf_counter()
     vectors = user_vectors(model.towers, states)
-    candidates = retrieve(model, states, allowed, vectors)
+    if candidates is None:
+        candidates = retrieve(model, states, allowed, vectors)
     observe("retrieval", time.perf_counter() - started)
     present = candidates.items != MISSING
     n_candidates = present.sum(axis=1).astype(np.int32)
@@ -276,13 +295,18 @@ def recommend(
     else:
         ranked = np.full(present.shape, -np.inf, np.float32)
         ranked[present] = _ranked(model.ranker, states, candidates, model.table, observe, sample)
+
+    @cache  # for a block of users once, and only where a user explores
+    def new_vectors() -> Float32:
+        return model.towers.items.take(model.new, axis=0)
+
     shape = (len(states), k)
     items = np.full(shape, MISSING, np.int32)
     scores, retrieval = np.full(shape, -np.inf, np.float32), np.full(shape, -np.inf, np.float32)
     for user, vector in enumerate(vectors):
         own = slice(int(n_candidates[user]))
         columns = [column[user, own] for column in (candidates.items, ranked, candidates.scores)]
-        columns = _best(model, states, user, vector, columns, k, allowed)
+        columns = _best(model, states, user, vector, columns, k, allowed, new_vectors)
         width = len(columns[0])
         for table, column in zip((items, scores, retrieval), columns, strict=True):
             table[user, :width] = column
@@ -297,6 +321,7 @@ def _best(
     columns: Sequence[NDArray[Any]],
     k: int,
     allowed: NDArray[np.bool_] | None,
+    new_vectors: Callable[[], Float32],
 ) -> list[NDArray[Any]]:
     """One user's list, up to k of [candidates] items, scores and retrieval scores, best first.
 
@@ -313,7 +338,8 @@ def _best(
         chance = _chance(states, user)
         places = _places(chance, k, model.exploration_share)
         if places:
-            drawn = _drawn_items(model, states, user, vector, allowed, chance)
+            affinity = np.matmul(new_vectors(), vector)
+            drawn = _drawn_items(model, states, user, affinity, allowed, chance)
             ranking = list(zip(*(column.tolist() for column in best), strict=True))
             ranking = _explored(ranking, places, drawn)
             best = [np.array(column) for column in zip(*ranking, strict=True)]
@@ -402,20 +428,23 @@ def _drawn_items(
     model: Model,
     states: UserStates,
     user: int,
-    vector: Float32,
+    affinity: Float32,
     allowed: NDArray[np.bool_] | None,
     chance: np.random.Generator,
 ) -> list[tuple[int, float]]:
-    """The user's best new items, shuffled, with their retrieval scores."""
+    """The user's best new items, shuffled, with their retrieval scores.
+
+    affinity: float32[m], the retrieval scores of all new items.
+    """
     # What the user had needs no exploration, even where it may be offered.
     is_open = states.open_to(user, len(model.towers.items))
     is_open[states.seen(user)] = False
-    pool = model.new[is_open[model.new]]
-    pool = pool if allowed is None else pool[allowed[pool]]
-    affinity = np.matmul(model.towers.items[pool], vector)
-    best = np.lexsort((pool, -affinity))[:EXPLORED]
+    if allowed is not None:
+        is_open &= allowed
+    places = np.flatnonzero(is_open.take(model.new))
+    best = neighbours.strongest(places, affinity[places], EXPLORED)
     best = best[np.argsort(chance.random(EXPLORED)[: len(best)])]
-    return list(zip(pool[best].tolist(), affinity[best].tolist(), strict=True))
+    return list(zip(model.new[best].tolist(), affinity[best].tolist(), strict=True))
 
 
 def recommender(model: Model) -> Recommend:

@@ -114,10 +114,10 @@ def _nearness(model: Model, state: UserStates, items: Int32) -> Float32:
     # Where each item is explained; those that are not have a row beyond, which is cut off.
     explained = np.full(len(model.table.popularity), len(items), np.int64)
     explained[items] = np.arange(len(items))
-    at = explained[model.table.neighbours.rows[Relation.NEAR][past]]  # [places, K]
+    rows, weights = model.table.neighbours.of(Relation.NEAR, past)
+    at = explained[rows]  # [places, K]
     place, rank = np.nonzero(at < len(items))
-    weights = model.table.neighbours.weights[Relation.NEAR][past[place], rank]
-    nearness[at[place, rank], places[place]] = weights
+    nearness[at[place, rank], places[place]] = weights[place, rank]
     return nearness
 
 

@@ -42,21 +42,23 @@ group by all
 def fit_neighbours(events: Events) -> Neighbours:
     """The strongest neighbours of every item under each relation, from these events alone."""
     n = events.n_items
+    has_regression = n <= MAX_REGRESSION_ITEMS
+    n_relations = len(Relation) if has_regression else Relation.REGRESSION.value
     source, target, counts = _pair_counts(events)
     times = np.maximum(1, np.bincount(events.item, minlength=n)).astype(np.float64)
-    rows = np.full((len(Relation), n + 1, NEIGHBOURS), n, np.int32)
-    weights = np.zeros((len(Relation), n + 1, NEIGHBOURS), np.float32)
+    rows = np.full((n_relations, n + 1, NEIGHBOURS), n, np.int32)
+    weights = np.zeros((n_relations, n + 1, NEIGHBOURS), np.float32)
     following = (Relation.NEXT_1, Relation.NEXT_3, Relation.NEXT_10)
     for relation, count in zip(following, counts, strict=True):
         # One more, so that an item seen once does not outweigh all others.
         _keep(rows[relation], weights[relation], source, target, count / (times[source] + 1))
     cosines = _cosines(source, target, counts[-1], times)
     _keep(rows[Relation.NEAR], weights[Relation.NEAR], *cosines)
-    if n <= MAX_REGRESSION_ITEMS:
+    if has_regression:
         had = interaction_matrix(events.user, events.item, (events.n_users, n))
         regression = item_regression(had, RIDGE)
         _keep_dense(rows[Relation.REGRESSION], weights[Relation.REGRESSION], regression)
-    return Neighbours(rows, weights)
+    return Neighbours.packed(rows, weights)
 
 
 def _cosines(

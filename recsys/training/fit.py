@@ -144,7 +144,7 @@ def refit_ranker(
     if reported.text == NO_RANKER:
         return reported
     rng = np.random.default_rng(params.seed + 1)
-    sample = RankingGroups.joined(groups).sample(params.ranker.max_groups, rng)
+    sample = RankingGroups.sampled(groups, params.ranker.max_groups, rng)
     return train_ranker(sample, reported.trees, params.ranker, rng, params.threads)
 
 

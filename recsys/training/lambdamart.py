@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from shortlist.recsys.event_rules import EventKind
 from shortlist.recsys.models import own_events
-from shortlist.recsys.models.features import FEATURES, features
+from shortlist.recsys.models.features import FEATURES, Candidates, features
 from shortlist.recsys.models.interactions import (
     MISSING,
     NEVER,
@@ -51,8 +51,8 @@ DEPTH = 10
 MIN_BAGGED_ROWS = 1000
 """Fewest rows of which LightGBM draws a share; its draw from fewer could come out empty."""
 
-FOLDS = 4
-"""Folds of users in cross-validation; each is validated by a ranker trained on the others."""
+MAX_FOLDS = 4
+"""Folds of users in cross-validation where all users are in it: each ranker lacks a quarter."""
 
 VALIDATION_USER_CAP = 2000
 """Most users in validation."""
@@ -131,13 +131,18 @@ class RankingGroups:
             users=self.users[mask],
         )
 
-    def sample(self, most: int, rng: np.random.Generator) -> RankingGroups:
-        """At most so many groups, drawn at random, in their order."""
-        if len(self.sizes) <= most:
-            return self
-        drawn = np.zeros(len(self.sizes), np.bool_)
-        drawn[rng.permutation(len(drawn))[:most]] = True
-        return self.take(drawn)
+    @staticmethod
+    def sampled(
+        parts: Sequence[RankingGroups], most: int, rng: np.random.Generator
+    ) -> RankingGroups:
+        """At most so many of the groups of all parts, drawn at random, in their order."""
+        ends = np.cumsum([len(part.sizes) for part in parts])
+        drawn = np.ones(ends[-1], np.bool_)
+        if len(drawn) > most:
+            drawn[rng.permutation(len(drawn))[most:]] = False
+        # Drawn before they are joined: rows are the largest thing that training holds.
+        masks = np.split(drawn, ends[:-1])
+        return RankingGroups.joined([p.take(mask) for p, mask in zip(parts, masks, strict=True)])
 
 
 @dataclass(frozen=True, slots=True)
@@ -233,8 +238,7 @@ def train_ranker(
     import lightgbm
 
     options = _options(params, groups, len(groups.rows), threads, int(rng.integers(2**31)))
-    everything = np.ones(len(groups.sizes), np.bool_)
-    data = lightgbm.Dataset(**_dataset(groups, everything))
+    data = lightgbm.Dataset(**_dataset(groups, threads))
     booster = lightgbm.train(options, data, num_boost_round=trees)
     gain = booster.feature_importance("gain")
     shares = gain / max(gain.sum(), np.finfo(float).tiny)  # without a split the gain is 0
@@ -291,14 +295,15 @@ def _cross_validated(
 ) -> tuple[tuple[float, ...], int, Validation]:
     """The mean NDCG@10 after each tree, the number of trees that is enough, and its figures.
 
-    Each fold of users is validated by a ranker that learnt from the other folds.
+    Each fold of users is validated by a ranker that learnt from all other users.
     """
     fold_of = _folds(groups, validation, rng)
+    n_folds = int(fold_of.max()) + 1
     boosters = [
         _booster_of_fold(groups, validation, fold_of, fold, params, rng, threads)
-        for fold in range(FOLDS)
+        for fold in range(n_folds)
     ]
-    sizes = np.bincount(fold_of[validation.users], minlength=FOLDS)
+    sizes = np.bincount(fold_of[validation.users], minlength=n_folds)
     curve = _grow(boosters, sizes, params)
     retriever = -np.arange(len(validation.rows), dtype=np.float64)  # rows are in its order
     trees = enough_trees(curve, _floor(validation, retriever, curve))
@@ -330,19 +335,22 @@ def _floor(
 def _folds(groups: RankingGroups, validation: RankingGroups, rng: np.random.Generator) -> Int64:
     """int64[highest user + 1]: the fold of each user in validation, MISSING of the others.
 
-    Users of no fold are in the training of every one.
+    Users of no fold are in the training of every one. The fewer of the groups belong to users in
+    validation, the fewer folds there are: a ranker lacks one part in MAX_FOLDS of them at most.
     """
     users = np.unique(validation.users)
+    n_validated = int(np.isin(groups.users, users).sum())
+    n_folds = max(1, -(-MAX_FOLDS * n_validated // max(1, len(groups.users))))
     highest = int(max(groups.users.max(initial=0), users.max()))
     fold_of = np.full(highest + 1, MISSING)
-    fold_of[users] = rng.permutation(len(users)) % FOLDS
+    fold_of[users] = rng.permutation(len(users)) % n_folds
     return fold_of
 
 
 def _grow(boosters: Sequence[Any], sizes: Int64, params: RankerParams) -> list[float]:
     """The mean NDCG@10 of all folds after each tree; all boosters grow together.
 
-    Stops when the smoothed curve has not risen for `patience` trees. sizes: int64[FOLDS], groups.
+    Stops when the smoothed curve has not risen for `patience` trees. sizes: int64[folds], groups.
     """
     curve: list[float] = []
     while len(curve) < params.estimators and len(curve) - _best_trees(curve) < params.patience:
@@ -366,11 +374,11 @@ def _booster_of_fold(
     """A booster without trees that learns from the other folds and is validated on this one."""
     import lightgbm
 
-    arrays = _dataset(groups, fold_of[groups.users] != fold)
-    options = _options(params, groups, len(arrays["data"]), threads, int(rng.integers(2**31)))
-    train = lightgbm.Dataset(**arrays)
+    learnt = groups.take(fold_of[groups.users] != fold)
+    options = _options(params, groups, len(learnt.rows), threads, int(rng.integers(2**31)))
+    train = lightgbm.Dataset(**_dataset(learnt, threads))
     booster = lightgbm.Booster(options, train)
-    held_out = _dataset(validation, fold_of[validation.users] == fold)
+    held_out = _dataset(validation.take(fold_of[validation.users] == fold), threads)
     return booster.add_valid(lightgbm.Dataset(**held_out, reference=train), "held out")
 
 
@@ -430,14 +438,15 @@ def _options(
     }
 
 
-def _dataset(groups: RankingGroups, mask: NDArray[np.bool_]) -> dict[str, Any]:
-    """LightGBM's arguments for the groups where `mask` (bool[g]) holds."""
-    chosen = groups.take(mask)
+def _dataset(groups: RankingGroups, threads: int) -> dict[str, Any]:
+    """LightGBM's arguments for the groups."""
     return {
-        "data": chosen.rows,
-        "label": chosen.labels,
-        "group": chosen.sizes,
+        "data": groups.rows,
+        "label": groups.labels,
+        "group": groups.sizes,
         "feature_name": list(FEATURES),
+        # Otherwise it is made on all cores, and LightGBM trains on all from then on.
+        "params": {"num_threads": threads},
     }
 
 
@@ -597,7 +606,7 @@ def _groups(
     n_items = len(model.table.popularity) - 1
     graded = np.stack([_graded(row, *label, n_items) for row, label in pairs])
     hit = graded > 0
-    is_useful = np.array(grades.is_hit)[graded].any(axis=1, keepdims=True)
+    used: NDArray[np.bool_] = np.any(np.array(grades.is_hit)[graded], axis=1)
     present = candidates.items != MISSING
     # What the user had is always kept: its order among itself is what repeats are learnt from.
     certain = hit | own_events.had(states, candidates.items, n_items)
@@ -606,13 +615,13 @@ def _groups(
     draw[~present] = 2
     rank = np.argsort(np.argsort(draw, axis=1), axis=1)
     kept = rank < certain.sum(axis=1, keepdims=True) + params.negatives
-    kept &= present & is_useful
-    rows = features(states, candidates, model.table)[kept[present]]
-    sizes = kept.sum(axis=1)
-    used = sizes > 0
-    return RankingGroups(
-        rows, graded[kept].astype(np.float32), sizes[used].astype(np.int64), users[used], grades
-    )
+    kept &= present & used[:, None]
+    if not used.any():
+        return RankingGroups.empty(grades)
+    offered = Candidates(candidates.items[used], candidates.scores[used])
+    rows = features(states.take(used), offered, model.table)[kept[used][present[used]]]
+    sizes = kept[used].sum(axis=1)
+    return RankingGroups(rows, graded[kept].astype(np.float32), sizes, users[used], grades)
 
 
 def _graded(candidates: Int32, items: Int32, grades: Int64, n_items: int) -> Int64:

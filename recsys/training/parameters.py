@@ -51,7 +51,7 @@ class TowerParams:
     negatives: PositiveInt = 512
     """Negatives that a batch shares: uniform ones, or for `bpr` other targets of the batch."""
     full_softmax_items: PositiveInt = 4096
-    """Catalogues up to this size use every item as a negative."""
+    """Catalogues up to this size use every item as a negative; larger ones are trained by rows."""
     batch_windows: PositiveInt = 16
     """Fewest windows of a batch, each of up to HISTORY_LENGTH positions."""
     batch_positions: PositiveInt = 512

@@ -57,7 +57,7 @@ VALIDATION_CELLS = 2**22
 
 
 SIMILAR_LENGTHS = 10
-"""Most lengths of windows that a batch mixes; a quarter of the mean where that is less."""
+"""Lengths of windows that count as alike in a batch; a quarter of the mean where that is less."""
 
 
 class Round(NamedTuple):
@@ -307,6 +307,12 @@ class _Windows:
         alike = min(SIMILAR_LENGTHS, max(1, int(lengths.mean()) // 4))
         order = np.lexsort((rng.random(len(starts)), lengths // alike))
         parts = np.array_split(order, self.batches(size))
+        if alike < SIMILAR_LENGTHS:
+            # Short windows differ much in length: as many positions in each batch, or those of the
+            # shortest would count for more.
+            positions = np.cumsum(lengths[order])
+            shares = np.arange(1, len(parts)) / len(parts)
+            parts = np.split(order, np.searchsorted(positions, positions[-1] * shares))
         for number in rng.permutation(len(parts)):
             part = parts[number]
             if not len(part):

@@ -54,8 +54,10 @@ def trees_of_one_split(groups: RankingGroups, params: FitParams) -> int:
     rng = np.random.default_rng(params.seed + 1)
     users = np.unique(groups.users)
     held = np.isin(groups.users, rng.permutation(users)[: int(len(users) * SPLIT_SHARE)])
-    train = lightgbm.Dataset(**lambdamart._dataset(groups, ~held))
-    valid = lightgbm.Dataset(**lambdamart._dataset(groups, held), reference=train)
+    train = lightgbm.Dataset(**lambdamart._dataset(groups.take(~held), params.threads))
+    valid = lightgbm.Dataset(
+        **lambdamart._dataset(groups.take(held), params.threads), reference=train
+    )
     stopping = lightgbm.early_stopping(drawn.patience, first_metric_only=True, verbose=False)
     options = lambdamart._options(drawn, len(groups.rows), params.threads, int(rng.integers(2**31)))
     booster = lightgbm.train(

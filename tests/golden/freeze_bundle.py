@@ -104,11 +104,12 @@ def towers(rng: np.random.Generator) -> Towers:
 def small_table(past: Events, items: Catalogue) -> ItemTable:
     """The item table with few neighbours."""
     table = fit_item_table(past, items, fit_neighbours(past))
+    neighbours = table.neighbours
     rows, weights = (
         np.ascontiguousarray(array[:, :, :N_NEIGHBOURS])
-        for array in (table.neighbours.rows, table.neighbours.weights)
+        for array in (neighbours.rows, neighbours.weights)
     )
-    return replace(table, neighbours=Neighbours(rows, weights))
+    return replace(table, neighbours=Neighbours(rows, weights, neighbours.units))
 
 
 def ranker_text(model: Model, past: Events, rng: np.random.Generator) -> str:

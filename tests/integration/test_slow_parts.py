@@ -1,4 +1,4 @@
-"""Tests `shortlist serve` over slow parts.
+"""Tests `shortlist serve`, and the Lambda, over slow parts.
 
 Deadlines hold, and other requests are quick.
 """
@@ -14,11 +14,18 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
 
 import pytest
 
+from shortlist.infra.local.runtime_api import http_event
+from shortlist.lambda_handler.app import create_app
+from shortlist.lambda_handler.entry import Adapter
+from shortlist.lambda_handler.live import LivePath
+from shortlist.recsys.settings import Settings
+from shortlist.recsys.store.redis import open_store
 from tests.servers import SECONDS, as_process
 from tests.tcp_proxy import TcpProxy
 
@@ -158,6 +165,49 @@ def test_silent_s3(published) -> None:
             ] * 3
             process.terminate()
             assert process.wait(SECONDS) == 0
+
+
+def test_silent_s3_under_lambda(published, monkeypatch) -> None:
+    """Redis has lost what the data mean: answers that need it leave in time, flagged or 503."""
+    ids = published.dataset
+    with socket.create_server(("127.0.0.1", 0)) as s3:
+        threading.Thread(target=held, args=(s3,), daemon=True).start()
+        own = {
+            "SHORTLIST_ARTEFACTS": "s3://bucket/releases",
+            "SHORTLIST_BUNDLE_DIR": str(published.work / "none"),
+            "SHORTLIST_REDIS_TIMEOUT_MS": "200",
+        }
+        for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_DEFAULT_REGION"):
+            monkeypatch.setenv(name, "us-east-1")
+        monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{s3.getsockname()[1]}")
+        settings = Settings.from_env(published.environ | own)
+        with closing(open_store(settings.redis_url, settings.namespace, 200)) as store:
+            monkeypatch.setattr(type(store), "facts", lambda *_: None)
+            handler = Adapter(create_app(settings, store, LivePath(settings)))
+            items = list(ids.catalogue.ids[:3])
+            asked = {
+                "/recommend": {"history": items},
+                "/v1/rank": {"user_id": ids.user_ids[0], "items": items},
+            }
+            for path, body in asked.items():
+                context, started = Remaining(DEADLINE), time.monotonic()
+                answer = handler(http_event("POST", path, body), context)
+                assert time.monotonic() - started < ENDS
+                said = json.loads(answer["body"])
+                assert said.get("source") == "popular" or answer["statusCode"] == 503, said
+
+
+class Remaining:
+    """A Lambda context whose time runs out."""
+
+    aws_request_id = "slow"
+
+    def __init__(self, seconds: float) -> None:
+        self.ends = time.monotonic() + seconds
+
+    def get_remaining_time_in_millis(self) -> int:
+        """Milliseconds."""
+        return int(1000 * (self.ends - time.monotonic()))
 
 
 def held(s3: socket.socket) -> None:

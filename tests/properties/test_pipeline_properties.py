@@ -225,11 +225,11 @@ def test_exploration_shows_nothing_had(ranker) -> None:
     n = len(model.towers.items)
     model = replace(model, new=np.arange(n, dtype=np.int32))
     state = replace(states.slice(2, 3), repeats=Repeats.ALLOW)
-    vector = user_vectors(model.towers, state)[0]
-    pool = pipeline._drawn_items(model, state, 0, vector, None, np.random.default_rng(0))
+    affinity = np.matmul(model.towers.items, user_vectors(model.towers, state)[0])
+    pool = pipeline._drawn_items(model, state, 0, affinity, None, np.random.default_rng(0))
     assert {row for row, _ in pool} == set(range(n)) - set(state.seen(0).tolist())
     only = replace(state, repeats=Repeats.ONLY)
-    assert not pipeline._drawn_items(model, only, 0, vector, None, np.random.default_rng(0))
+    assert not pipeline._drawn_items(model, only, 0, affinity, None, np.random.default_rng(0))
 
 
 def test_one_entry_adds_a_source(ranker, monkeypatch) -> None:

@@ -52,7 +52,8 @@ def arrays_of(table: ItemTable) -> list[np.ndarray]:
     """All that a table holds."""
     values = [getattr(table, f.name) for f in fields(table)]
     arrays = [np.asarray(value) for value in values if not isinstance(value, Neighbours)]
-    return [*arrays, table.neighbours.rows, table.neighbours.weights]
+    neighbours = table.neighbours
+    return [*arrays, neighbours.rows, neighbours.weights, neighbours.units]
 
 
 def rows_as_of(dataset: Dataset, cut: np.ndarray, known: Events) -> np.ndarray:

@@ -174,13 +174,18 @@ NEIGHBOURS: dict[str, tuple[str, Callable[[Any], Any]]] = {
     "row beyond": ("rows", lambda a: np.where(a == a.max(), a.max() + 1, a)),
     "negative row": ("rows", lambda a: a - 1),
     "fewer items": ("rows", lambda a: a[:, :-1]),
-    "fewer relations": ("rows", lambda a: a[:-1]),
+    "fewer relations": ("rows", lambda a: a[:-2]),
+    "more relations": ("rows", lambda a: np.concatenate((a, a[:1]))),
     "no neighbours": ("rows", lambda a: a[:, :, :0]),
     "flat": ("rows", lambda a: a.reshape(-1)),
     "wide": ("rows", lambda a: a.astype(np.int64)),
     "other shape": ("weights", lambda a: a[:, :, :-1]),
-    "not a number": ("weights", lambda a: a * np.float32(np.nan)),
-    "infinite": ("weights", lambda a: a + np.float32(np.inf)),
+    "weights of one relation less": ("weights", lambda a: a[:-1]),
+    "not a number": ("units", lambda a: a * np.float32(np.nan)),
+    "infinite": ("units", lambda a: a + np.float32(np.inf)),
+    "negative": ("units", lambda a: -a),
+    "huge": ("units", lambda a: a + np.float32(100)),
+    "units of fewer items": ("units", lambda a: a[:, :-1]),
 }
 
 
@@ -189,7 +194,7 @@ NEIGHBOURS: dict[str, tuple[str, Callable[[Any], Any]]] = {
 def test_neighbours(
     directory: Path, monkeypatch: pytest.MonkeyPatch, kind: str, *, mapped: bool
 ) -> None:
-    """Rows and weights, read or mapped."""
+    """Rows, weights and their units, read or mapped."""
     monkeypatch.setattr("shortlist.recsys.models.arrays.IN_MEMORY", 0 if mapped else 1 << 30)
     part, change = NEIGHBOURS[kind]
     path = directory / f"neighbour_{part}.npy"

@@ -65,9 +65,8 @@ def made(table: ItemTable, user: int, items: list[int]) -> np.ndarray:
 def test_transitions_are_counted() -> None:
     """After a came b twice at once; counts are normalised by the source's events and one more."""
     neighbours = fit_neighbours(EVENTS)
-    after_a = dict(
-        zip(neighbours.rows[0, 0].tolist(), neighbours.weights[0, 0].tolist(), strict=True)
-    )
+    rows, weights = neighbours.of(Relation.NEXT_1, np.array([0], np.int32))
+    after_a = dict(zip(rows[0].tolist(), weights[0].tolist(), strict=True))
     assert after_a[1] == pytest.approx(2 / (3 + 1))
     assert neighbours.rows[0, 3].tolist() == [5] * neighbours.rows.shape[2]
     assert neighbours.rows[:, 5].min() == 5
@@ -196,9 +195,8 @@ def test_dislikes_are_features() -> None:
     disliked = with_feedback(SHOP, one, one, np.array([4]))
     rows = of_shop(disliked, [1, 2, 3])
     table = fit_item_table(SHOP, CATALOGUE, fit_neighbours(SHOP))
-    rows_of, strengths = table.neighbours.rows, table.neighbours.weights
-    of_first = (rows_of[Relation.NEAR][0].tolist(), strengths[Relation.NEAR][0].tolist())
-    near = dict(zip(*of_first, strict=True))
+    nearest, weights = table.neighbours.of(Relation.NEAR, np.zeros(1, np.int32))
+    near = dict(zip(nearest[0].tolist(), weights[0].tolist(), strict=True))
     assert column("near_disliked", rows) == pytest.approx([near[1], near[2], 0])
     assert column("category_disliked", rows) == [1.0, 0.0, -1.0]
     overall = 1 / 4

@@ -7,7 +7,13 @@ import numpy as np
 import pytest
 
 from shortlist.recsys.models.features import FEATURES
-from shortlist.recsys.models.forest import ROWS_AT_ONCE, TREES_AT_ONCE
+from shortlist.recsys.models.forest import (
+    COMPARED,
+    ROWS_AT_ONCE,
+    TREES_AT_ONCE,
+    _places,
+    _rounded_down,
+)
 from shortlist.recsys.models.interactions import Float32
 from shortlist.recsys.models.ranker import Ranker, stamp
 
@@ -99,3 +105,25 @@ def test_other_trees_are_lightgbms(kind: str) -> None:
     fresh[::2, 0] = np.nan
     expected = booster.predict(fresh, raw_score=True)
     np.testing.assert_array_equal(ranker.predict(fresh), expected)
+
+
+def test_rounding_keeps_every_comparison() -> None:
+    """A single is above a threshold of double precision as it is above the rounded one."""
+    rng = np.random.default_rng(0)
+    singles = np.append(rng.normal(size=50), [0.0, 1e-45, 3e38, -3e38]).astype(np.float32)
+    near = [np.nextafter(singles.astype(np.float64), end) for end in (-np.inf, np.inf)]
+    doubles = np.concatenate((singles, *near, [1e300, -1e300, 1e-46, -1e-46]))
+    ends = [np.nextafter(singles, np.float32(end)) for end in (-np.inf, np.inf)]
+    values = np.concatenate((singles, *ends, np.array([np.inf, -np.inf], np.float32)))
+    rounded = _rounded_down(doubles.tolist())
+    above = values.astype(np.float64)[:, None] > doubles
+    np.testing.assert_array_equal(values[:, None] > rounded, above)
+
+
+@pytest.mark.parametrize("n", [1, COMPARED, COMPARED + 1, 4 * COMPARED])
+def test_places_count_lower_thresholds(n: int) -> None:
+    """By comparison or by search, of values equal to a threshold and beyond all of them."""
+    thresholds = np.arange(n, dtype=np.float32)
+    values = np.array([-1, 0, 0.5, n / 2, n - 1, n, np.inf, -np.inf], np.float32)
+    expected = [(thresholds < value).sum() for value in values]
+    assert _places(thresholds, values).tolist() == expected

@@ -5,6 +5,9 @@ It also decides whether there is a ranker at all.
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from dataclasses import replace
 
 import lightgbm
@@ -119,25 +122,30 @@ def test_gain_exceeds_its_standard_error() -> None:
     assert not lambdamart.Validation(0.2, 0.3, -0.1, 0.01, 50).shows_a_gain
 
 
-def test_folds_validate_on_unseen_users(monkeypatch) -> None:
-    """In each fold no user is in training and in validation; each is validated once."""
-    groups = RankingGroups.joined([groups_of(80, 5, "next_1"), groups_of(120, 6, "next_1")])
-    validation = groups_of(80, 7, "next_1")
+@pytest.mark.parametrize(("n_validated", "n_folds"), [(40, 1), (80, 2), (240, 4)])
+def test_folds_validate_on_unseen_users(monkeypatch, n_validated, n_folds) -> None:
+    """In each fold no user is in training and in validation; each is validated once.
+
+    A fold lacks a quarter of the groups at most: a few users in validation need no second one.
+    """
+    groups = RankingGroups.joined([groups_of(80, 5, "next_1"), groups_of(240, 6, "next_1")])
+    validation = groups_of(n_validated, 7, "next_1")
     pairs: list[set[int]] = []
     original = lambdamart._dataset
 
-    def noted(groups: RankingGroups, mask: np.ndarray) -> dict:
-        pairs.append(set(groups.users[mask].tolist()))
-        return original(groups, mask)
+    def noted(groups: RankingGroups, threads: int) -> dict:
+        pairs.append(set(groups.users.tolist()))
+        return original(groups, threads)
 
     monkeypatch.setattr(lambdamart, "_dataset", noted)
     fitted(groups, validation)
-    learnt, held = pairs[0 : 2 * lambdamart.FOLDS : 2], pairs[1 : 2 * lambdamart.FOLDS : 2]
+    learnt, held = pairs[:-1:2], pairs[1:-1:2]
+    assert len(held) == n_folds
     assert not any(one & other for one, other in zip(learnt, held, strict=True))
-    assert sorted(user for fold in held for user in fold) == list(range(80))
+    assert sorted(user for fold in held for user in fold) == list(range(n_validated))
     # Users without validation are in the training of every fold.
-    assert all(training >= set(range(80, 120)) for training in learnt)
-    assert pairs[-1] == set(range(120))
+    assert all(training >= set(range(n_validated, 240)) for training in learnt)
+    assert pairs[-1] == set(range(240))
 
 
 def test_ndcg_agrees_with_report_and_lightgbm() -> None:
@@ -152,10 +160,10 @@ def test_ndcg_agrees_with_report_and_lightgbm() -> None:
     hits = np.take_along_axis(labels.reshape(40, N_ROWS) > 0, order, axis=1)
     expected = ndcg(hits, (labels.reshape(40, N_ROWS) > 0).sum(axis=1), 10)
     np.testing.assert_allclose(lambdamart._ndcg(groups, score), expected, atol=1e-12)
-    data = lightgbm.Dataset(**lambdamart._dataset(groups, np.ones(40, bool)))
+    data = lightgbm.Dataset(**lambdamart._dataset(groups, 1))
     booster = lightgbm.Booster(lambdamart._options(PARAMS, groups, len(labels), 1, 1), data)
     booster.add_valid(
-        lightgbm.Dataset(**lambdamart._dataset(groups, np.ones(40, bool)), reference=data),
+        lightgbm.Dataset(**lambdamart._dataset(groups, 1), reference=data),
         "held out",
     )
     for _ in range(30):
@@ -211,16 +219,20 @@ def test_training_again_takes_as_many_trees() -> None:
 
 
 def test_sampled_groups_are_whole() -> None:
-    """Rows, labels and users stay together; no more than there are."""
+    """Rows, labels and users stay together; no more than there are; all parts have a share."""
     groups = groups_of(30, 11, "next_1")
-    some = groups.sample(7, np.random.default_rng(1))
+    parts = [groups.take(groups.users < 12), groups.take(groups.users >= 12)]
+    some = RankingGroups.sampled(parts, 7, np.random.default_rng(1))
+    assert 0 < (some.users < 12).sum() < 7
+    assert (np.diff(some.users) > 0).all()
     assert (len(some.sizes), len(some.rows), some.labels.sum()) == (7, 7 * N_ROWS, 7)
     for n, user in enumerate(some.users):
         np.testing.assert_array_equal(
             some.rows[n * N_ROWS : (n + 1) * N_ROWS],
             groups.rows[user * N_ROWS : (user + 1) * N_ROWS],
         )
-    assert groups.sample(30, np.random.default_rng(1)) is groups
+    everything = RankingGroups.sampled(parts, 30, np.random.default_rng(1))
+    np.testing.assert_array_equal(everything.rows, groups.rows)
 
 
 def test_grades_ascend_by_strength() -> None:
@@ -269,3 +281,26 @@ def test_validation_asks_for_what_is_predicted() -> None:
     assert validation is not None
     assert validation.ranker > validation.retriever + 0.3
     assert groups_of(9, 1, "next_1").to_predict().grades == BINARY
+
+
+STARTED = """
+import os
+import numpy as np
+import lightgbm
+from tests.unit.test_lambdamart import PARAMS, fit_ranker, groups_of
+
+before = len(os.listdir("/proc/self/task"))
+groups = groups_of(60, 2, "next_1")
+fit_ranker(groups, groups, PARAMS, np.random.default_rng(1), int(os.environ["WANTED"]))
+print(len(os.listdir("/proc/self/task")) - before)
+"""
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_training_takes_the_threads_given(threads) -> None:
+    """All of cross-validation too: LightGBM starts no thread beyond them."""
+    environ = os.environ | {"OMP_NUM_THREADS": "2", "WANTED": str(threads)}
+    done = subprocess.run(
+        [sys.executable, "-c", STARTED], env=environ, capture_output=True, text=True, check=True
+    )
+    assert int(done.stdout) == threads - 1

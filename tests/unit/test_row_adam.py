@@ -39,14 +39,14 @@ def test_rows_are_trained_as_the_table(averaging) -> None:
     assert (by_rows[untouched] - by_table[untouched]).norm() < 0.02 * moved
 
 
-def test_reading_alone_changes_nothing() -> None:
-    """Rows that are read for validation, without a gradient, are only brought up to date."""
-    start = torch.randn(N, WIDTH)
-    table = RowTable(start.clone(), 0.0, 0.9)
-    table[torch.arange(5)]
+def test_two_reads_are_refused() -> None:
+    """The gradient of the first would be lost."""
+    table = RowTable(torch.zeros(3, 1), 0.0, 0.9)
+    table[torch.tensor([0])].sum().backward()
+    with pytest.raises(RuntimeError, match="read all its rows at once"):
+        table[torch.tensor([1])]
     table.step(RATE)
-    torch.testing.assert_close(table.average(), start)
-    assert torch.equal(table[torch.tensor([3, 3, 1])].detach(), start[[3, 3, 1]])
+    table[torch.tensor([1])].sum().backward()
 
 
 def test_gradients_of_repeated_rows_add_up() -> None:

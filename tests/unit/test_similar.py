@@ -18,7 +18,7 @@ def together() -> Neighbours:
     """Item 0 is taken with 3, and less often with 2."""
     rows = np.full((len(Relation), N + 1, NEIGHBOURS), N, np.int32)
     rows[Relation.NEAR, 0, :2] = 3, 2
-    return Neighbours(rows, np.zeros(rows.shape, np.float32))
+    return Neighbours.packed(rows, np.zeros(rows.shape, np.float32))
 
 
 def test_both_orders_count(together) -> None:

@@ -177,17 +177,3 @@ def test_a_plane_through_vectors() -> None:
     assert xy[:, 0].tolist() == pytest.approx([5, 0, -5])
     assert xy[:, 1].tolist() == pytest.approx([0, 0, 0], abs=1e-6)
     assert explained == pytest.approx([1, 0])
-
-
-def test_kept_lists_are_those_wanted() -> None:
-    """Of the first lists alone, however many are made at once."""
-
-    def method(states, k) -> tuple[np.ndarray, np.ndarray]:
-        items = np.repeat(states[:, None], k, axis=1).astype(np.int32)
-        return items, items.astype(np.float32)
-
-    keep = collect.KeepLists(method, np.array([True, False, True, True]))
-    for users in ([0, 1, 2], [3, 4], [5]):
-        items, _ = keep(np.array(users), 2)
-        assert items[:, 0].tolist() == users
-    assert keep.lists.tolist() == [[0, 0], [2, 2], [3, 3]]
