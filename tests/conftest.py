@@ -17,7 +17,6 @@ from pathlib import Path
 
 import boto3
 import pytest
-import redis
 from hypothesis import HealthCheck
 from hypothesis import settings as hypothesis_settings
 from moto.server import ThreadedMotoServer
@@ -36,6 +35,7 @@ from shortlist.recsys.settings import Settings
 from shortlist.recsys.store.artefacts import open_artefacts
 from shortlist.recsys.store.redis import RedisStore, open_store
 from shortlist.recsys.store.release_files import build_manifest
+from tests.dumps import Dumped, dumped, put_back
 
 # Derandomized: the same examples on every machine. No deadline: CI machines differ in speed.
 hypothesis_settings.register_profile(
@@ -58,10 +58,6 @@ class SharedWorldScheduling(LoadFileScheduling):
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> SharedWorldScheduling:
     """Who runs which tests, under `--numprocesses`."""
     return SharedWorldScheduling(config, log)
-
-
-Dumped = tuple[tuple[bytes, bytes], ...]
-"""Keys of a namespace, without its name, and their dumps."""
 
 
 @dataclass(frozen=True)
@@ -160,22 +156,6 @@ def published(tables: Path, valkey_url: str, tmp_path_factory: pytest.TempPathFa
     version = open_artefacts(settings.artefacts).versions()[-1]
     keys = dumped(valkey_url, settings.namespace)
     return Published(settings, environ, dataset_file.load(work), work, version, keys)
-
-
-def dumped(url: str, namespace: str) -> Dumped:
-    """What a namespace holds. None of it may expire, as a publication's keys do not."""
-    with redis.Redis.from_url(url) as client:
-        keys = list(client.scan_iter(f"*{namespace}:*"))
-        assert {client.ttl(key) for key in keys} == {-1}
-        return tuple((key.replace(namespace.encode(), b"@", 1), client.dump(key)) for key in keys)
-
-
-def put_back(url: str, namespace: str, keys: Dumped) -> None:
-    """Writes what another namespace held."""
-    with redis.Redis.from_url(url) as client, client.pipeline(transaction=False) as pipe:
-        for key, dump in keys:
-            pipe.restore(key.replace(b"@", namespace.encode(), 1), 0, dump)
-        pipe.execute()
 
 
 @pytest.fixture

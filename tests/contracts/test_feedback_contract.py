@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import shutil
 from collections.abc import Iterator
@@ -12,10 +13,12 @@ from typing import Any
 import polars as pl
 import pytest
 from mangum import Mangum
+from rich.console import Console
 from starlette.testclient import TestClient
 
 from shortlist.batch import precompute, publish
 from shortlist.batch.drain import drain
+from shortlist.batch.progress import ProgressReporter
 from shortlist.infra.local.runtime_api import http_event
 from shortlist.lambda_handler.app import create_app
 from shortlist.lambda_handler.live import LivePath
@@ -28,6 +31,7 @@ from shortlist.recsys.store.records import UserRecord, unpack_event, unpack_user
 from shortlist.recsys.store.redis import RedisStore, open_store
 from shortlist.recsys.store.release_facts import FIELD, ReleaseFacts, as_fields, pack_facts
 from shortlist.recsys.store.release_files import build_manifest
+from tests.dumps import Dumped, dumped, put_back
 
 NOW = 1_900_000_000
 RULES = EventRules(negative=("return", "dislike"))
@@ -50,11 +54,20 @@ def shop_files(published, tmp_path_factory) -> Path:
     return directory
 
 
+@pytest.fixture(scope="module")
+def shop_keys(published, shop_files) -> Dumped:
+    """What its publication leaves in Redis."""
+    settings = replace(published.settings, namespace="shop-of-feedback")
+    silent = ProgressReporter(Console(file=io.StringIO()))
+    publish.publish(shop_files / "bundle", shop_files / "lists", settings, silent)
+    return dumped(settings.redis_url, settings.namespace)
+
+
 @pytest.fixture
-def shop(published, shop_files, namespace, reporter) -> Iterator[tuple[TestClient, RedisStore]]:
+def shop(published, shop_keys, namespace) -> Iterator[tuple[TestClient, RedisStore]]:
     """The API over that release, and its store."""
     settings = replace(published.settings, namespace=namespace)
-    publish.publish(shop_files / "bundle", shop_files / "lists", settings, reporter)
+    put_back(settings.redis_url, namespace, shop_keys)
     store = open_store(settings.redis_url, namespace, 500)
     yield TestClient(create_app(settings, store, LivePath(settings), lambda: NOW)), store
     store.close()

