@@ -18,8 +18,10 @@ from shortlist.lambda_handler import app as app_module
 from shortlist.lambda_handler import deadline
 from shortlist.lambda_handler.answers import PLAIN, Filters, Ranked
 from shortlist.lambda_handler.app import create_app
+from shortlist.lambda_handler.executors import PooledExecutor
 from shortlist.lambda_handler.live import LivePath
 from shortlist.lambda_handler.live_cache import LiveCache, digest_of
+from shortlist.lambda_handler.metrics import Metrics
 from tests.loops import run_in_own_loop
 
 SECONDS = 30
@@ -91,7 +93,8 @@ def test_cached_answer_during_a_live_one(own, published, method, path, body) -> 
         if body is None
         else {name: [item] if isinstance(value, list) else value for name, value in body.items()}
     )
-    app = create_app(settings, store, Slow(settings, gate))
+    executor = PooledExecutor(Metrics(), SECONDS)
+    app = create_app(settings, store, Slow(settings, gate), executor=executor)
 
     async def slow(client: AsyncClient) -> Response:
         return await client.request(method, path.replace("/1/", f"/{item}/"), json=body)
@@ -99,6 +102,7 @@ def test_cached_answer_during_a_live_one(own, published, method, path, body) -> 
     answers = run_in_own_loop(meanwhile(app, gate, slow, published.dataset.user_ids[0]))
     assert [answer.status_code for answer in answers] == [200, 200]
     assert answers[0].json()["source"] == "batch"
+    executor.close()
 
 
 def test_cached_answer_during_a_claim(own, published, monkeypatch) -> None:
@@ -107,7 +111,8 @@ def test_cached_answer_during_a_claim(own, published, monkeypatch) -> None:
     first, second = published.dataset.user_ids[:2]
     gate = Gate()
     monkeypatch.setattr(app_module, "LiveCache", partial(LiveCache, wait=gate.wait))
-    app = create_app(settings, store, LivePath(settings))
+    executor = PooledExecutor(Metrics(), SECONDS)
+    app = create_app(settings, store, LivePath(settings), executor=executor)
     store.redis.delete(store.keys.list(published.version, first))
     record = store.user_record(first)
     assert record is not None
@@ -118,6 +123,7 @@ def test_cached_answer_during_a_claim(own, published, monkeypatch) -> None:
 
     answers = run_in_own_loop(meanwhile(app, gate, slow, second))
     assert [answer.json()["source"] for answer in answers] == ["batch", "live"]
+    executor.close()
 
 
 def test_claim_beyond_the_deadline(own, published) -> None:
