@@ -613,10 +613,16 @@ def _rules(value: object) -> object:
     return value
 
 
-_RULE = {"type": "object"}
+_REQUIRED_OF_RULE = {"pin": ["item"], "limit": ["attribute", "at_most"]}
 RULES_SHOWN: dict[str, Any] = {
     "type": "object",
-    "properties": {name: {"type": "array", "items": _RULE} for name in rules_reading.SECTIONS},
+    "properties": {
+        name: {
+            "type": "array",
+            "items": {"type": "object", "required": _REQUIRED_OF_RULE.get(name, [])},
+        }
+        for name in rules_reading.SECTIONS
+    },
     "additionalProperties": False,
     "description": "Lists of rules by kind; docs/rules.md says what each kind takes.",
     "examples": [

@@ -26,6 +26,7 @@ UNLESS: dict[str, list[CheckFunction]] = {
     "POST /v1/releases/rollback": [
         positive_data_acceptance
     ],  # there may be no release to go back to
+    "PUT /v1/admin/rules": [positive_data_acceptance],  # a rule may select nothing, or never hold
 }
 """What the document cannot say of an operation."""
 
