@@ -67,6 +67,8 @@ def fill(url: str) -> RedisStore:
         marks = {user.encode(): log.append([EventRecord(f"e-{user}", user, "i", 1)])[0]}
         record = UserRecord(("i", "i"), (1, 1), (None, None), 2, (), {})
         log.commit([Change(user, store.user_record(user), record, marks, 1)], 1, 600)
+    # While the file is flushed to a slow disk, further writes wait in memory.
+    assert store.redis.execute_command("WAITAOF", 1, 0, 30_000)[0] == 1
     return store
 
 
