@@ -28,7 +28,7 @@ ROWS_AT_ONCE = 1024
 
 COMPARED = 64
 """Up to this many thresholds, comparing with each is faster than a binary search, whose branches
-cannot be foretold; the count fits into a byte."""
+the processor cannot predict; the count fits into a byte."""
 
 _ZERO = np.float32(1e-35)
 """LightGBM takes what is no larger for 0."""

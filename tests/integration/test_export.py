@@ -73,9 +73,9 @@ def test_an_export_becomes_answers(world, valkey_url, namespace, tmp_path, monke
     printed = call("data check orders.csv products.csv --write data.toml", environ)
     assert "written to data.toml" in printed
     learn = f"batch run --data data.toml --config {smallest_config(tmp_path)}"
-    told = call(learn, environ)
-    assert "is serving" in told
-    assert told.splitlines()[-1].startswith("next: `shortlist studio`")
+    printed = call(learn, environ)
+    assert "is serving" in printed
+    assert printed.splitlines()[-1].startswith("next: `shortlist studio`")
     purchases = world.interactions.filter(event_type="purchase")
     user = purchases["user_id"].mode().sort()[0]
     brand = world.items["brand"].mode().sort()[0]

@@ -38,9 +38,9 @@ def world(published, request):
 def test_lists_are_those_of_each_method(world) -> None:
     """Bit for bit, also where they are asked for in parts; and progress ends at all users."""
     model, truth = world
-    told: list[tuple[float, str]] = []
-    made = stage_lists(model, truth, lambda share, note: told.append((share, note)))
-    assert told[-1] == (1.0, f"{len(truth)} of {len(truth)} users")
+    notes: list[tuple[float, str]] = []
+    made = stage_lists(model, truth, lambda share, note: notes.append((share, note)))
+    assert notes[-1] == (1.0, f"{len(truth)} of {len(truth)} users")
     for lists, own in ((made.retriever, without_ranker(model)), (made.two_stage, model)):
         method, expected = lists.as_method(), recommender(own)
         for part in (truth.slice(0, 70), truth.slice(70, len(truth))):
