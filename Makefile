@@ -15,8 +15,8 @@ FAST_TESTS := tests/unit tests/contracts tests/golden
 HERE = $(shell $(BIN)/python -c 'import sys; print("{}.{}".format(*sys.version_info))')
 
 .PHONY: help install demo quick test check tests lock lowest evaluate worlds readme docs bench \
-  bench-large bench-load bench-training flames drift local package chaos infra-check screenshots \
-  build-Serve clean
+  bench-large bench-refresh bench-load bench-training flames drift local package chaos infra-check \
+  screenshots build-Serve clean
 
 help: ## This list.
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
@@ -88,7 +88,10 @@ docs: install ## The documents as a site, in build/docs.
 bench: install ## The benchmarks' table.
 	$(BIN)/python tests/benchmarks/serving.py
 
-bench-large: install ## The same for worlds of MovieLens 1M's size and of 100,000 items: half an hour.
+bench-refresh: install ## Whole refreshes as users, items and events grow: half an hour.
+	$(BIN)/python tests/benchmarks/refresh.py
+
+bench-large: install ## As `make bench` for 1M events, after `make bench-refresh`, and 100,000 items.
 	$(BIN)/python tests/benchmarks/serving.py .demo/1m 6040 3706 165
 	$(BIN)/python tests/benchmarks/serving.py .demo/100k-items 20000 100000 50
 

@@ -122,6 +122,7 @@ def speed(reports: Path) -> str:
     names = ["speed", *sorted(path.stem for path in reports.glob("speed-*.json"))]
     parts = [_benchmark(_report(reports, name)) for name in names]
     parts += [_overload(_report(reports, "load")), _training(_report(reports, "training"))]
+    parts.append(_refresh(_report(reports, "refresh")))
     return "\n\n".join(parts)
 
 
@@ -361,6 +362,22 @@ def _training(report: dict[str, Any]) -> str:
     ]
     header = ["items", "CPU ms a step", "ratio", "CPU ms at the end of a round"]
     return f"**{report['setup']}**\n\n{table(header, rows)}"
+
+
+def _refresh(report: dict[str, Any]) -> str:
+    header = {
+        "users": "users",
+        "items": "items",
+        "events": "events",
+        "seconds": "seconds",
+        "cpu_seconds": "of CPU",
+        "towers_seconds": "towers",
+        "rankers_seconds": "rankers",
+        "evaluation_seconds": "evaluation",
+        "peak_mib": "peak MiB",
+    }
+    rows = [[row["world"], *(f"{row[column]:,}" for column in header)] for row in report["worlds"]]
+    return f"**{report['setup']}**\n\n{table(['world', *header.values()], rows)}"
 
 
 def _with_interval(figure: dict[str, float]) -> str:
