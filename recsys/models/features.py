@@ -101,10 +101,23 @@ class Candidates:
 
     items: int32[U, C] item rows, by falling retrieval score, MISSING-padded at the end.
     scores: float32[U, C].
+    places: int64[U, C], each candidate's place among all that were retrieved, and best: float32
+    [U, 1], the score of their first. Both are None where these are all.
     """
 
     items: Int32
     scores: Float32
+    places: Int64 | None = None
+    best: Float32 | None = None
+
+    def only(self, wanted: NDArray[np.bool_]) -> Candidates:
+        """The candidates where `wanted`, bool[U, C], holds: some of all, with the same features."""
+        first = np.argsort(~wanted, axis=1, kind="stable")[:, : int(wanted.sum(axis=1).max())]
+        is_wanted = np.take_along_axis(wanted, first, axis=1)
+        items = np.take_along_axis(self.items, first, axis=1)
+        scores = np.take_along_axis(self.scores, first, axis=1)
+        items = np.where(is_wanted, items, np.int32(MISSING))
+        return Candidates(items, scores, first, self.scores[:, :1])
 
 
 class Inputs:
@@ -118,12 +131,24 @@ class Inputs:
         self.items = candidates.items
         self.table = table
         self.present = candidates.items != MISSING
-        self._scores = candidates.scores
+        self._candidates = candidates
 
     @cached_property
     def scores(self) -> Float32:
         """float32[U, C]: retrieval scores, 0 for padding."""
-        return np.where(self.present, self._scores, np.float32(0))
+        return np.where(self.present, self._candidates.scores, np.float32(0))
+
+    @cached_property
+    def best(self) -> Float32:
+        """float32[U, 1]: the score of the first that was retrieved."""
+        best = self._candidates.best
+        return self.scores[:, :1] if best is None else best
+
+    @cached_property
+    def places(self) -> Int64:
+        """int64[1 or U, C]: the place of each candidate among all that were retrieved."""
+        places = self._candidates.places
+        return np.arange(self.items.shape[1])[None, :] if places is None else places
 
     @cached_property
     def weights(self) -> Float32:
@@ -433,7 +458,7 @@ def _user_repeats(inputs: Inputs) -> Float32:
 
 
 def _retrieval_rank(inputs: Inputs) -> Float32:
-    return np.log1p(np.arange(inputs.items.shape[1], dtype=np.float32))[None, :]
+    return np.log1p(inputs.places.astype(np.float32))
 
 
 def _popularity_gap(inputs: Inputs) -> Float32:
@@ -468,7 +493,7 @@ FEATURES: dict[str, Feature] = {
     "retrieval_margin": Feature(
         0.0,
         "Retrieval score less that of the user's best candidate.",
-        lambda inputs: inputs.scores - inputs.scores[:, :1],
+        lambda inputs: inputs.scores - inputs.best,
     ),
     "next_1": Feature(
         0.0,

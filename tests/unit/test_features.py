@@ -242,3 +242,18 @@ def test_no_own_columns_give_defaults(table) -> None:
     rows = made(table, 1, [2, 3])
     for name in ("attributes_recent", "attributes_all", "number_distance"):
         assert column(name, rows) == [FEATURES[name].default] * 2
+
+
+def test_some_candidates_keep_their_rows(table) -> None:
+    """Features of some of the candidates have the bits that they have among all, in their order."""
+    offsets = EVENTS.offsets()
+    states = states_at(EVENTS, offsets[:2], offsets[1:3])
+    items = np.array([[3, 4, 0, 2], [4, 2, 3, MISSING]], np.int32)
+    scores = np.array([[0.9, 0.7, 0.4, 0.1], [0.8, 0.3, 0.2, -np.inf]], np.float32)
+    wanted = np.array([[False, True, False, True], [True, False, True, False]])
+    everything = Candidates(items, scores)
+    rows = features(states, everything, table)
+    some = features(states, everything.only(wanted), table)
+    np.testing.assert_array_equal(some, rows[wanted[items != MISSING]])
+    wanted = np.array([[False, False, False, False], [True, True, True, False]])
+    np.testing.assert_array_equal(features(states, everything.only(wanted), table), rows[4:])
