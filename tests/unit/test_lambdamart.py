@@ -139,13 +139,27 @@ def test_folds_validate_on_unseen_users(monkeypatch, n_validated, n_folds) -> No
 
     monkeypatch.setattr(lambdamart, "_dataset", noted)
     fitted(groups, validation)
-    learnt, held = pairs[:-1:2], pairs[1:-1:2]
+    learnt, held, last = pairs[: 2 * n_folds : 2], pairs[1 : 2 * n_folds : 2], pairs[2 * n_folds :]
     assert len(held) == n_folds
     assert not any(one & other for one, other in zip(learnt, held, strict=True))
     assert sorted(user for fold in held for user in fold) == list(range(n_validated))
     # Users without validation are in the training of every fold.
     assert all(training >= set(range(n_validated, 240)) for training in learnt)
-    assert pairs[-1] == set(range(240))
+    # Several folds are followed by a ranker of everyone; a single fold's is taken as it is.
+    assert last == ([] if n_folds == 1 else [set(range(240))])
+
+
+def test_one_fold_is_the_ranker() -> None:
+    """The validated figure is that of the very ranker, which lacks the validated users' groups."""
+    groups, validation = groups_of(300, 6, "next_1"), groups_of(40, 7, "next_1")
+    ranker = fitted(groups, validation)
+    score = Ranker(ranker.text).predict(validation.rows)
+    assert ranker.validation is not None
+    assert ranker.validation.ranker == lambdamart._ndcg(validation, score).mean()
+    assert (Ranker(ranker.text).n_trees, ranker.n_groups) == (ranker.trees, 260)
+    assert ranker.trees < len(ranker.curve)
+    assert sum(ranker.importances.values()) == pytest.approx(1)
+    assert ranker.note.startswith(f"{ranker.trees} trees from 260 groups; validation")
 
 
 def test_ndcg_agrees_with_report_and_lightgbm() -> None:
