@@ -71,6 +71,9 @@ ENOUGH = 0.9
 
 _HAD, _OWN = (list(FEATURES).index(name) for name in ("had", "own_all"))
 
+CURVE_DIGITS = 12
+"""Decimals of the validation curve; a float holds about 16."""
+
 SMOOTHING = 21
 """Trees over which the validation curve is averaged: one alone moves it more than ten together."""
 
@@ -373,7 +376,8 @@ def _grow(boosters: Sequence[Any], sizes: Int64, params: RankerParams) -> list[f
         if all(finished):  # nothing is left to split
             break
         ndcg = [booster.eval_valid()[0][2] for booster in boosters]
-        curve.append(float(np.average(ndcg, weights=sizes)))
+        # LightGBM adds it up thread by thread, so that the last digits differ with their number.
+        curve.append(round(float(np.average(ndcg, weights=sizes)), CURVE_DIGITS))
     return curve
 
 

@@ -297,6 +297,24 @@ def test_validation_asks_for_what_is_predicted() -> None:
     assert groups_of(9, 1, "next_1").to_predict().grades == BINARY
 
 
+def trees_of(ranker: lambdamart.FittedRanker) -> str:
+    """The text up to the parameters, which say the number of threads."""
+    return ranker.text.partition("parameters:")[0]
+
+
+def test_threads_change_no_digit() -> None:
+    """The curve, the trees and the figures are the same on one thread and on two."""
+    groups = groups_of(200, 14, "next_1")
+    groups.labels[np.random.default_rng(2).random(len(groups.labels)) < 0.05] = 1
+    params = replace(PARAMS, estimators=15)
+    one, two = (
+        fit_ranker(groups, groups, params, np.random.default_rng(1), threads) for threads in (1, 2)
+    )
+    assert len(one.curve) == 15
+    assert (two.curve, two.validation) == (one.curve, one.validation)
+    assert trees_of(two) == trees_of(one)
+
+
 STARTED = """
 import os
 import numpy as np
