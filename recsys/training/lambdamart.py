@@ -29,6 +29,7 @@ from shortlist.recsys.models.interactions import (
     Float32,
     Int32,
     Int64,
+    Repeats,
     UserStates,
     states_at,
 )
@@ -50,6 +51,12 @@ DEPTH = 10
 
 MIN_BAGGED_ROWS = 1000
 """Fewest rows of which LightGBM draws a share; its draw from fewer could come out empty."""
+
+NEGATIVES_BESIDE_OWN = 2
+"""So many times the negatives where users are offered what they had.
+
+Those are all kept, and are to be ranked against the rest: fewer of the rest, and validation fell.
+"""
 
 FOLDS = 4
 """Most folds of users in cross-validation; each is validated by a ranker of the other users."""
@@ -637,7 +644,8 @@ def _groups(
     draw = np.where(certain, -1, rng.random(hit.shape))
     draw[~present] = 2
     rank = np.argsort(np.argsort(draw, axis=1), axis=1)
-    kept = rank < certain.sum(axis=1, keepdims=True) + params.negatives
+    times = 1 if model.repeats is Repeats.NEVER else NEGATIVES_BESIDE_OWN
+    kept = rank < certain.sum(axis=1, keepdims=True) + times * params.negatives
     kept &= present & used[:, None]
     if not used.any():
         return RankingGroups.empty(grades)
