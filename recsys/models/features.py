@@ -23,6 +23,8 @@ from shortlist.recsys.models.neighbours import Neighbours, Relation
 from shortlist.recsys.models.own_events import Pairs
 from shortlist.recsys.store.histories import HISTORY_LENGTH
 
+Float64 = NDArray[np.float64]
+
 RECENT = 5.0
 """Half-life, in events, of the features of the recent past."""
 
@@ -64,6 +66,8 @@ class ItemTable:
     rarity: float32[L + 1], the logarithm of items for each that has the label; 0 for padding.
     numbers: float32[n + 1, B] values of the items' own columns as ranks, 0 to 1, NaN where unknown.
     weight_mean, weight_scale: of the events' weights, NaN where there are none.
+    categories, shares: int32 and float32[n + 1, W], the columns of `membership` in which an item is
+    not 0, and its values there; M and 0 pad.
     """
 
     popularity: Float32
@@ -85,14 +89,35 @@ class ItemTable:
     labels: Int32 = field(default_factory=lambda: np.empty((0, 0), np.int32))
     rarity: Float32 = field(default_factory=lambda: np.zeros(1, np.float32))
     numbers: Float32 = field(default_factory=lambda: np.empty((0, 0), np.float32))
+    categories: Int32 = field(init=False, repr=False)
+    shares: Float32 = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         """Fills in the columns that were not given."""
+        # An item has few of the categories: a shop's hundreds of columns are nearly all 0.
+        categories, shares = _entries(self.membership)
+        object.__setattr__(self, "categories", categories)
+        object.__setattr__(self, "shares", shares)
         n = len(self.popularity)
         if len(self.labels) != n:
             object.__setattr__(self, "labels", np.zeros((n, 0), np.int32))
         if len(self.numbers) != n:
             object.__setattr__(self, "numbers", np.zeros((n, 0), np.float32))
+
+
+def _entries(matrix: Float32) -> tuple[Int32, Float32]:
+    """Columns and values of what is not 0 in each row of [n, M], int32 and float32[n, W].
+
+    M and 0 pad the rows with fewer than W of them.
+    """
+    row, column = np.nonzero(matrix)
+    counts = np.bincount(row, minlength=len(matrix))
+    place = np.arange(len(row)) - np.repeat(np.cumsum(counts) - counts, counts)
+    shape = (len(matrix), int(counts.max(initial=0)))
+    columns, values = np.full(shape, matrix.shape[1], np.int32), np.zeros(shape, np.float32)
+    columns[row, place] = column
+    values[row, place] = matrix[row, column]
+    return columns, values
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,10 +126,23 @@ class Candidates:
 
     items: int32[U, C] item rows, by falling retrieval score, MISSING-padded at the end.
     scores: float32[U, C].
+    places: int64[U, C], each candidate's place among all that were retrieved, and best: float32
+    [U, 1], the score of their first. Both are None where these are all.
     """
 
     items: Int32
     scores: Float32
+    places: Int64 | None = None
+    best: Float32 | None = None
+
+    def only(self, wanted: NDArray[np.bool_]) -> Candidates:
+        """The candidates where `wanted`, bool[U, C], holds: some of all, with the same features."""
+        first = np.argsort(~wanted, axis=1, kind="stable")[:, : int(wanted.sum(axis=1).max())]
+        is_wanted = np.take_along_axis(wanted, first, axis=1)
+        items = np.take_along_axis(self.items, first, axis=1)
+        scores = np.take_along_axis(self.scores, first, axis=1)
+        items = np.where(is_wanted, items, np.int32(MISSING))
+        return Candidates(items, scores, first, self.scores[:, :1])
 
 
 class Inputs:
@@ -118,12 +156,24 @@ class Inputs:
         self.items = candidates.items
         self.table = table
         self.present = candidates.items != MISSING
-        self._scores = candidates.scores
+        self._candidates = candidates
 
     @cached_property
     def scores(self) -> Float32:
         """float32[U, C]: retrieval scores, 0 for padding."""
-        return np.where(self.present, self._scores, np.float32(0))
+        return np.where(self.present, self._candidates.scores, np.float32(0))
+
+    @cached_property
+    def best(self) -> Float32:
+        """float32[U, 1]: the score of the first that was retrieved."""
+        best = self._candidates.best
+        return self.scores[:, :1] if best is None else best
+
+    @cached_property
+    def places(self) -> Int64:
+        """int64[1 or U, C]: the place of each candidate among all that were retrieved."""
+        places = self._candidates.places
+        return np.arange(self.items.shape[1])[None, :] if places is None else places
 
     @cached_property
     def weights(self) -> Float32:
@@ -147,20 +197,19 @@ class Inputs:
         return self.table.year[self.items] - self.recent_mean(self.table.year)
 
     @cached_property
-    def history_membership(self) -> Float32:
-        """float32[U, N, M]: the categories of the history."""
-        return self.table.membership[self.states.items]
+    def item_shares(self) -> Float32:
+        """float32[U, C, W]: the values of each candidate's own categories."""
+        return self.table.shares[self.items]
 
     @cached_property
-    def item_membership(self) -> Float32:
-        """float32[U, C, M]: the categories of the candidates."""
-        return self.table.membership[self.items]
-
-    @cached_property
-    def item_membership_norm(self) -> Float32:
+    def item_shares_norm(self) -> Float32:
         """float32[U, C]: the length of each candidate's category vector."""
-        offered = self.item_membership
-        return np.sqrt(np.einsum("ucm,ucm->uc", offered, offered))
+        return np.sqrt(np.square(self.item_shares).sum(axis=2))
+
+    def category_cosine(self, taste: Float64) -> Float32:
+        """float32[U, C]: the cosine of each candidate's categories with `taste`, [U, M + 1]."""
+        offered = self.table.categories[self.items]
+        return _cosine(taste, offered, self.item_shares, self.item_shares_norm)
 
     @cached_property
     def item_rarity(self) -> Float32:
@@ -286,11 +335,10 @@ class CategoryMatch:
 
     def __call__(self, inputs: Inputs) -> Float32:
         """float32[U, C]; NaN where either side has no categories."""
-        decay = halving(self.half_life)[None, None, :]
-        taste = np.matmul(decay, inputs.history_membership)  # [U, 1, M]
-        taste_norm = np.sqrt(np.square(taste).sum(axis=2))  # [U, 1]
-        products = np.matmul(inputs.item_membership, taste.transpose(0, 2, 1))[:, :, 0]  # [U, C]
-        return _quotient(products, taste_norm * inputs.item_membership_norm)
+        table, history = inputs.table, inputs.states.items
+        weight = table.shares[history] * halving(self.half_life)[None, :, None]
+        size = table.membership.shape[1] + 1
+        return inputs.category_cosine(_taste(table.categories[history], weight, size))
 
 
 @dataclass(frozen=True, slots=True)
@@ -309,17 +357,32 @@ class LabelMatch:
         table, history = inputs.table, inputs.states.items
         if table.labels.shape[1] == 0:
             return np.full((len(history), 1), np.nan, np.float32)
-        size = len(table.rarity)
         had = table.labels[history]  # [U, N, W]
         weight = table.rarity[had] * halving(self.half_life)[None, :, None]
-        place = had + size * np.arange(len(history))[:, None, None]
-        taste = np.bincount(place.ravel(), weight.ravel(), size * len(history))
-        taste = taste.reshape(len(history), size)
+        taste = _taste(had, weight, len(table.rarity))
         offered = table.labels[inputs.items]  # [U, C, W]
-        users = np.arange(len(history))[:, None, None]
-        products = (taste[users, offered] * inputs.item_rarity).sum(axis=2)
-        norm = np.sqrt(np.square(taste).sum(axis=1))[:, None] * inputs.item_rarity_norm
-        return _quotient(products, norm)
+        return _cosine(taste, offered, inputs.item_rarity, inputs.item_rarity_norm)
+
+
+def _taste(had: Int32, weight: Float32, size: int) -> Float64:
+    """float64[U, size]: the summed weights of each position that the history had.
+
+    had, weight: [U, N, W], positions below `size`.
+    """
+    place = had + size * np.arange(len(had))[:, None, None]
+    taste: NDArray[Any] = np.bincount(place.ravel(), weight.ravel(), size * len(had))
+    return taste.reshape(len(had), size)
+
+
+def _cosine(taste: Float64, offered: Int32, weight: Float32, norm: Float32) -> Float32:
+    """float32[U, C]: the cosine of each candidate's vector with the user's.
+
+    taste: [U, size]; offered, weight: [U, C, W], the positions and values of the candidate's
+    vector; norm: [U, C], its length. NaN where either vector is 0.
+    """
+    users = np.arange(len(taste))[:, None, None]
+    products = (taste[users, offered] * weight).sum(axis=2)
+    return _quotient(products, np.sqrt(np.square(taste).sum(axis=1))[:, None] * norm)
 
 
 def _number_distance(inputs: Inputs) -> Float32:
@@ -402,11 +465,9 @@ def _category_disliked(inputs: Inputs) -> Float32:
     if len(states.disliked_rows) == 0:
         return np.full((1, 1), np.nan, np.float32)
     owners = np.repeat(np.arange(len(states)), np.diff(states.disliked_offsets))
-    taste = np.zeros((len(states), inputs.table.membership.shape[1]), np.float32)
-    np.add.at(taste, owners, inputs.table.membership[states.disliked_rows])
-    norm = np.sqrt(np.square(taste).sum(axis=1))[:, None] * inputs.item_membership_norm
-    products = np.matmul(inputs.item_membership, taste[:, :, None])[:, :, 0]
-    return _quotient(products, norm)
+    taste = np.zeros((len(states), inputs.table.membership.shape[1] + 1))
+    np.add.at(taste[:, :-1], owners, inputs.table.membership[states.disliked_rows])
+    return inputs.category_cosine(taste)
 
 
 def _own_count(inputs: Inputs) -> Float32:
@@ -433,7 +494,7 @@ def _user_repeats(inputs: Inputs) -> Float32:
 
 
 def _retrieval_rank(inputs: Inputs) -> Float32:
-    return np.log1p(np.arange(inputs.items.shape[1], dtype=np.float32))[None, :]
+    return np.log1p(inputs.places.astype(np.float32))
 
 
 def _popularity_gap(inputs: Inputs) -> Float32:
@@ -468,7 +529,7 @@ FEATURES: dict[str, Feature] = {
     "retrieval_margin": Feature(
         0.0,
         "Retrieval score less that of the user's best candidate.",
-        lambda inputs: inputs.scores - inputs.scores[:, :1],
+        lambda inputs: inputs.scores - inputs.best,
     ),
     "next_1": Feature(
         0.0,

@@ -29,6 +29,7 @@ from shortlist.recsys.models.interactions import (
     Float32,
     Int32,
     Int64,
+    Repeats,
     UserStates,
     states_at,
 )
@@ -51,6 +52,12 @@ DEPTH = 10
 MIN_BAGGED_ROWS = 1000
 """Fewest rows of which LightGBM draws a share; its draw from fewer could come out empty."""
 
+NEGATIVES_BESIDE_OWN = 2
+"""So many times the negatives where users are offered what they had.
+
+Those are all kept, and are to be ranked against the rest: fewer of the rest, and validation fell.
+"""
+
 FOLDS = 4
 """Most folds of users in cross-validation; each is validated by a ranker of the other users."""
 
@@ -70,6 +77,9 @@ ENOUGH = 0.9
 """Share of the best gain over the retriever that the fewest trees must reach."""
 
 _HAD, _OWN = (list(FEATURES).index(name) for name in ("had", "own_all"))
+
+CURVE_DIGITS = 12
+"""Decimals of the validation curve; a float holds about 16."""
 
 SMOOTHING = 21
 """Trees over which the validation curve is averaged: one alone moves it more than ten together."""
@@ -213,7 +223,7 @@ def fit_ranker(
 
     validation: groups with all candidates, in the retriever's order; the users are those of
     `groups`, or some of them. The number of trees is cross-validated over users; the ranker then
-    learns from all of them.
+    learns from all of them. A single fold's is taken as it is: it lacks few of the groups.
     """
     validation = validation.to_predict()
     n_users = len(np.unique(validation.users))
@@ -224,11 +234,14 @@ def fit_ranker(
             "lists come in the retriever's order"
         )
         return FittedRanker(NO_RANKER, {}, note)
-    curve, trees, figures = _cross_validated(groups, validation, params, rng, threads)
+    folds, curve, trees, figures = _cross_validated(groups, validation, params, rng, threads)
     if not figures.shows_a_gain:
         note = f"{figures.note()} shows no gain: lists come in the retriever's order"
         return FittedRanker(NO_RANKER, {}, note, curve, validation=figures)
-    fitted = train_ranker(groups, trees, params, rng, threads)
+    if len(folds) == 1:
+        fitted = _fitted(*folds[0], trees)
+    else:
+        fitted = train_ranker(groups, trees, params, rng, threads)
     note = f"{fitted.note}; {figures.note()}"
     return replace(fitted, note=note, curve=curve, validation=figures)
 
@@ -246,13 +259,17 @@ def train_ranker(
     options = _options(params, groups, len(groups.rows), threads, int(rng.integers(2**31)))
     data = lightgbm.Dataset(**_dataset(groups, threads))
     booster = lightgbm.train(options, data, num_boost_round=trees)
-    gain = booster.feature_importance("gain")
+    return _fitted(booster, len(groups.sizes), trees)
+
+
+def _fitted(booster: Any, n_groups: int, trees: int) -> FittedRanker:  # noqa: ANN401 - a Booster
+    """The ranker of a booster's first trees, which learnt from so many groups."""
+    gain = booster.feature_importance("gain", iteration=trees)
     shares = gain / max(gain.sum(), np.finfo(float).tiny)  # without a split the gain is 0
-    n_groups = len(groups.sizes)
     return FittedRanker(
-        stamp(booster.model_to_string()),
+        stamp(booster.model_to_string(num_iteration=trees)),
         importances=dict(zip(FEATURES, shares.tolist(), strict=True)),
-        note=f"{booster.num_trees()} trees from {n_groups} groups",
+        note=f"{min(trees, booster.num_trees())} trees from {n_groups} groups",
         trees=trees,
         n_groups=n_groups,
     )
@@ -298,17 +315,19 @@ def _cross_validated(
     params: RankerParams,
     rng: np.random.Generator,
     threads: int,
-) -> tuple[tuple[float, ...], int, Validation]:
-    """The mean NDCG@10 after each tree, the number of trees that is enough, and its figures.
+) -> tuple[list[tuple[Any, int]], tuple[float, ...], int, Validation]:
+    """Each fold's booster with the number of its groups; the curve; the trees; their figures.
 
-    Each fold of users is validated by a ranker that learnt from all other users.
+    Each fold of users is validated by a ranker that learnt from all other users. The curve is the
+    mean NDCG@10 after each tree, the trees are as many as are enough.
     """
     fold_of = _folds(groups, validation, rng)
     n_folds = int(fold_of.max()) + 1
-    boosters = [
+    folds = [
         _booster_of_fold(groups, validation, fold_of, fold, params, rng, threads)
         for fold in range(n_folds)
     ]
+    boosters = [booster for booster, _ in folds]
     sizes = np.bincount(fold_of[validation.users], minlength=n_folds)
     curve = _grow(boosters, sizes, params)
     retriever = -np.arange(len(validation.rows), dtype=np.float64)  # rows are in its order
@@ -319,7 +338,7 @@ def _cross_validated(
         score[rows] = booster.predict(
             validation.rows[rows], num_iteration=trees, num_threads=threads
         )
-    return tuple(curve), trees, _validation(validation, score, retriever)
+    return folds, tuple(curve), trees, _validation(validation, score, retriever)
 
 
 def _floor(
@@ -364,7 +383,8 @@ def _grow(boosters: Sequence[Any], sizes: Int64, params: RankerParams) -> list[f
         if all(finished):  # nothing is left to split
             break
         ndcg = [booster.eval_valid()[0][2] for booster in boosters]
-        curve.append(float(np.average(ndcg, weights=sizes)))
+        # LightGBM adds it up thread by thread, so that the last digits differ with their number.
+        curve.append(round(float(np.average(ndcg, weights=sizes)), CURVE_DIGITS))
     return curve
 
 
@@ -376,8 +396,11 @@ def _booster_of_fold(
     params: RankerParams,
     rng: np.random.Generator,
     threads: int,
-) -> Any:  # noqa: ANN401 - a Booster of LightGBM, which has no types
-    """A booster without trees that learns from the other folds and is validated on this one."""
+) -> tuple[Any, int]:
+    """A booster without trees that learns from the other folds and is validated on this one.
+
+    Also the number of groups that it learns from.
+    """
     import lightgbm
 
     learnt = groups.take(fold_of[groups.users] != fold)
@@ -385,7 +408,8 @@ def _booster_of_fold(
     train = lightgbm.Dataset(**_dataset(learnt, threads))
     booster = lightgbm.Booster(options, train)
     held_out = _dataset(validation.take(fold_of[validation.users] == fold), threads)
-    return booster.add_valid(lightgbm.Dataset(**held_out, reference=train), "held out")
+    booster.add_valid(lightgbm.Dataset(**held_out, reference=train), "held out")
+    return booster, len(learnt.sizes)
 
 
 def _validation(
@@ -620,12 +644,13 @@ def _groups(
     draw = np.where(certain, -1, rng.random(hit.shape))
     draw[~present] = 2
     rank = np.argsort(np.argsort(draw, axis=1), axis=1)
-    kept = rank < certain.sum(axis=1, keepdims=True) + params.negatives
+    times = 1 if model.repeats is Repeats.NEVER else NEGATIVES_BESIDE_OWN
+    kept = rank < certain.sum(axis=1, keepdims=True) + times * params.negatives
     kept &= present & used[:, None]
     if not used.any():
         return RankingGroups.empty(grades)
-    offered = Candidates(candidates.items[used], candidates.scores[used])
-    rows = features(states.take(used), offered, model.table)[kept[used][present[used]]]
+    offered = Candidates(candidates.items[used], candidates.scores[used]).only(kept[used])
+    rows = features(states.take(used), offered, model.table)
     sizes = kept[used].sum(axis=1)
     return RankingGroups(rows, graded[kept].astype(np.float32), sizes, users[used], grades)
 

@@ -5,12 +5,14 @@ Nothing after their cut is known to them, and a planted leak is caught.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from shortlist.batch.offline_evaluation import compare, truth_after
 from shortlist.recsys.models.features import FEATURES, features
-from shortlist.recsys.models.interactions import Events, states_at
+from shortlist.recsys.models.interactions import Events, Repeats, states_at
 from shortlist.recsys.models.pipeline import Model, retrieve
 from shortlist.recsys.models.ranker import Ranker
 from shortlist.recsys.training import lambdamart
@@ -92,6 +94,23 @@ def test_ranker_rows_ignore_their_labels(published) -> None:
     assert len(both) > 30
     for user in both:
         np.testing.assert_array_equal(groups[0][user], groups[1][user])
+
+
+@pytest.mark.parametrize(("repeats", "n_negatives"), [(Repeats.NEVER, 5), (Repeats.ALLOW, 10)])
+def test_own_items_have_more_negatives(published, repeats, n_negatives) -> None:
+    """Each group keeps all labels and all that the user had, and so many of the rest."""
+    events = published.dataset.events
+    first, last = label_cuts(events, "last-10pct"), events.offsets()[1:]
+    model = replace(model_of(published.dataset, before(events, first)), repeats=repeats)
+    params, rng = RankerParams(negatives=5, max_groups=100), np.random.default_rng(5)
+    made = ranker_groups(
+        model, events, published.dataset.attributes, first, last, None, params, rng
+    )
+    had = made.rows[:, list(FEATURES).index("had")] > 0
+    assert had.any() == (repeats is Repeats.ALLOW)
+    group = np.repeat(np.arange(len(made.sizes)), made.sizes)
+    rest = np.bincount(group, (made.labels == 0) & ~had, minlength=len(made.sizes))
+    assert set(rest.tolist()) == {n_negatives}
 
 
 def test_fresh_cohort_is_unknown_to_model(published) -> None:

@@ -242,3 +242,44 @@ def test_no_own_columns_give_defaults(table) -> None:
     rows = made(table, 1, [2, 3])
     for name in ("attributes_recent", "attributes_all", "number_distance"):
         assert column(name, rows) == [FEATURES[name].default] * 2
+
+
+def test_some_candidates_keep_their_rows(table) -> None:
+    """Features of some of the candidates have the bits that they have among all, in their order."""
+    offsets = EVENTS.offsets()
+    states = states_at(EVENTS, offsets[:2], offsets[1:3])
+    items = np.array([[3, 4, 0, 2], [4, 2, 3, MISSING]], np.int32)
+    scores = np.array([[0.9, 0.7, 0.4, 0.1], [0.8, 0.3, 0.2, -np.inf]], np.float32)
+    wanted = np.array([[False, True, False, True], [True, False, True, False]])
+    everything = Candidates(items, scores)
+    rows = features(states, everything, table)
+    some = features(states, everything.only(wanted), table)
+    np.testing.assert_array_equal(some, rows[wanted[items != MISSING]])
+    wanted = np.array([[False, False, False, False], [True, True, True, False]])
+    np.testing.assert_array_equal(features(states, everything.only(wanted), table), rows[4:])
+
+
+def test_category_lists_hold_the_memberships(table) -> None:
+    """Columns and values of what is not 0, in order; shorter rows are padded by the width and 0."""
+    membership = np.array([[0, 0.5, 0, 1], [0, 0, 0, 0], [2, 0, 0, 0]], np.float32)
+    made_of = replace(table, membership=membership)
+    assert made_of.categories.tolist() == [[1, 3], [4, 4], [0, 4]]
+    assert made_of.shares.tolist() == [[0.5, 1], [0, 0], [2, 0]]
+    without = replace(table, membership=np.zeros((3, 0), np.float32))
+    assert (without.categories.shape, without.shares.shape) == ((3, 0), (3, 0))
+
+
+def test_categories_match_by_cosine(table) -> None:
+    """Category features are cosines of membership vectors, of any values and any number."""
+    rng = np.random.default_rng(4)
+    membership = np.where(rng.random((6, 40)) < 0.2, rng.random((6, 40)), 0).astype(np.float32)
+    membership[-1] = 0
+    rows = features(
+        states_at(EVENTS, EVENTS.offsets()[:1], EVENTS.offsets()[1:2]),
+        Candidates(np.array([[3, 4, 2]], np.int32), np.zeros((1, 3), np.float32)),
+        replace(table, membership=membership),
+    )
+    history, offered = membership[:3], membership[[3, 4, 2]]  # the user had a, b and c
+    taste = module.halving(module.RECENT)[-3:] @ history
+    length = np.linalg.norm(offered, axis=1) * np.linalg.norm(taste)
+    assert column("category_recent", rows) == pytest.approx(offered @ taste / length, abs=1e-6)

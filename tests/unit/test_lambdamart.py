@@ -139,13 +139,27 @@ def test_folds_validate_on_unseen_users(monkeypatch, n_validated, n_folds) -> No
 
     monkeypatch.setattr(lambdamart, "_dataset", noted)
     fitted(groups, validation)
-    learnt, held = pairs[:-1:2], pairs[1:-1:2]
+    learnt, held, last = pairs[: 2 * n_folds : 2], pairs[1 : 2 * n_folds : 2], pairs[2 * n_folds :]
     assert len(held) == n_folds
     assert not any(one & other for one, other in zip(learnt, held, strict=True))
     assert sorted(user for fold in held for user in fold) == list(range(n_validated))
     # Users without validation are in the training of every fold.
     assert all(training >= set(range(n_validated, 240)) for training in learnt)
-    assert pairs[-1] == set(range(240))
+    # Several folds are followed by a ranker of everyone; a single fold's is taken as it is.
+    assert last == ([] if n_folds == 1 else [set(range(240))])
+
+
+def test_one_fold_is_the_ranker() -> None:
+    """The validated figure is that of the very ranker, which lacks the validated users' groups."""
+    groups, validation = groups_of(300, 6, "next_1"), groups_of(40, 7, "next_1")
+    ranker = fitted(groups, validation)
+    score = Ranker(ranker.text).predict(validation.rows)
+    assert ranker.validation is not None
+    assert ranker.validation.ranker == lambdamart._ndcg(validation, score).mean()
+    assert (Ranker(ranker.text).n_trees, ranker.n_groups) == (ranker.trees, 260)
+    assert ranker.trees < len(ranker.curve)
+    assert sum(ranker.importances.values()) == pytest.approx(1)
+    assert ranker.note.startswith(f"{ranker.trees} trees from 260 groups; validation")
 
 
 def test_ndcg_agrees_with_report_and_lightgbm() -> None:
@@ -281,6 +295,24 @@ def test_validation_asks_for_what_is_predicted() -> None:
     assert validation is not None
     assert validation.ranker > validation.retriever + 0.3
     assert groups_of(9, 1, "next_1").to_predict().grades == BINARY
+
+
+def trees_of(ranker: lambdamart.FittedRanker) -> str:
+    """The text up to the parameters, which say the number of threads."""
+    return ranker.text.partition("parameters:")[0]
+
+
+def test_threads_change_no_digit() -> None:
+    """The curve, the trees and the figures are the same on one thread and on two."""
+    groups = groups_of(200, 14, "next_1")
+    groups.labels[np.random.default_rng(2).random(len(groups.labels)) < 0.05] = 1
+    params = replace(PARAMS, estimators=15)
+    one, two = (
+        fit_ranker(groups, groups, params, np.random.default_rng(1), threads) for threads in (1, 2)
+    )
+    assert len(one.curve) == 15
+    assert (two.curve, two.validation) == (one.curve, one.validation)
+    assert trees_of(two) == trees_of(one)
 
 
 STARTED = """
