@@ -12,7 +12,7 @@ either; it shows in ties, where there is no order and chance should rule.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import fields, replace
+from dataclasses import replace
 
 import numpy as np
 
@@ -29,7 +29,6 @@ from shortlist.recsys.models.interactions import (
     UserStates,
     states_at,
 )
-from shortlist.recsys.models.neighbours import Neighbours
 from shortlist.recsys.models.pipeline import Model, retrieve
 from shortlist.recsys.models.ties import ties_with_previous
 from shortlist.recsys.training.fit import item_table_of
@@ -181,8 +180,8 @@ def _otherwise(times: Int64, moments: Int64) -> Int64:
 
 
 def _compare_tables(table: ItemTable, other: ItemTable) -> None:
-    others = _arrays(other)
-    moved = [name for name, array in _arrays(table).items() if not _alike(array, others[name])]
+    others = other.arrays()
+    moved = [name for name, array in table.arrays().items() if not _alike(array, others[name])]
     if moved:
         raise LeakDetected(
             f"the item table's {', '.join(moved)} changed with what came after the cut: "
@@ -273,19 +272,6 @@ def _areas(rows: Float32, hit: np.ndarray) -> np.ndarray:
 
 def _feature_rows(model: Model, states: UserStates) -> Float32:
     return features(states, retrieve(model, states), model.table)
-
-
-def _arrays(table: ItemTable) -> dict[str, np.ndarray]:
-    columns = {field.name: getattr(table, field.name) for field in fields(table)}
-    arrays = {
-        name: np.asarray(value)
-        for name, value in columns.items()
-        if not isinstance(value, Neighbours)
-    }
-    arrays["neighbours"] = table.neighbours.rows
-    arrays["neighbours' weights"] = table.neighbours.weights
-    arrays["neighbours' units"] = table.neighbours.units
-    return arrays
 
 
 def _alike(one: np.ndarray, two: np.ndarray) -> bool:

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from shortlist.recsys.errors import BundleMismatch, CorruptArtefact
 from shortlist.recsys.models.arrays import finite_within, read_npy, read_npz
 from shortlist.recsys.models.catalogue import AttributeVocabulary, Catalogue, ItemAttribute
-from shortlist.recsys.models.features import ItemTable
+from shortlist.recsys.models.features import ItemLabels, ItemTable
 from shortlist.recsys.models.fingerprint import feature_hash
 from shortlist.recsys.models.index import read_index
 from shortlist.recsys.models.interactions import MISSING, Float32, Int32, Repeats, UserStates
@@ -67,18 +67,18 @@ _TABLE_COLUMNS = (
     "year",
     "interval",
     "repeat_rate",
-    "membership",
     "numbers",
 )
 _KIND_COLUMNS = ("is_target", "strength")
-_WIDE = ("membership", "numbers", "labels")
+_LABELS = ("categories", "labels")
+_WIDE = (*_LABELS, "numbers")
 _ALWAYS_KNOWN = ("popularity", "recent", "trend")
 
 MAX_TOWER_WEIGHT = 1e4
 """Trained ones are below 100; up to this, no sum of products in `user_vectors` leaves float32."""
 
 MAX_SHARE = 1e6
-"""Largest membership and neighbour weight, which are multiplied: real ones are about 1 at most."""
+"""Largest weight of labels and neighbours, which are multiplied: real ones are about 1 at most."""
 
 MAX_UNIT = MAX_SHARE / UNITS
 """Of neighbour weights."""
@@ -197,8 +197,12 @@ def save(
 def save_table(directory: Path, table: ItemTable) -> None:
     """Writes an item table and its neighbours."""
     moments = np.array([table.weight_mean, table.weight_scale])
-    names = (*_TABLE_COLUMNS, *_KIND_COLUMNS, "labels", "rarity")
-    columns: dict[str, Any] = {name: getattr(table, name) for name in names}
+    columns: dict[str, Any] = {
+        name: getattr(table, name) for name in (*_TABLE_COLUMNS, *_KIND_COLUMNS)
+    }
+    for name in _LABELS:
+        labels: ItemLabels = getattr(table, name)
+        columns |= {name: labels.rows, f"{name}_weights": labels.weights}
     np.savez(directory / ITEM_TABLE, moments=moments, **columns)
     np.save(directory / NEIGHBOUR_ROWS, table.neighbours.rows, allow_pickle=False)
     np.save(directory / NEIGHBOUR_WEIGHTS, table.neighbours.weights, allow_pickle=False)
@@ -552,23 +556,21 @@ def _unpacked(release: Release, name: str, most_bytes: int, most_entries: int) -
 
 def _table(items: BinaryIO, *neighbours: BinaryIO) -> ItemTable:
     """neighbours: the files of rows, weights and units."""
-    dtypes = {"moments": "<f8", "labels": "<i4", "rarity": "<f4"}
+    dtypes = {"moments": "<f8"} | dict.fromkeys(_LABELS, "<i4")
+    dtypes |= dict.fromkeys((f"{name}_weights" for name in _LABELS), "<f4")
     columns = read_npz(items, dtypes | dict.fromkeys((*_TABLE_COLUMNS, *_KIND_COLUMNS), "<f4"))
     moments, is_target = columns.pop("moments"), columns.pop("is_target")
-    strength, rarity = columns.pop("strength"), columns.pop("rarity")
+    strength = columns.pop("strength")
+    weights = {name: columns.pop(f"{name}_weights") for name in _LABELS}
     n = len(columns["popularity"]) - 1
     shapes = {name: array.shape for name, array in columns.items()}
     ranks = all(array.ndim == 1 + (name in _WIDE) for name, array in columns.items())
     lengths = n >= 1 and all(len(array) == n + 1 for array in columns.values())
-    holds = ranks and lengths and moments.shape == (2,) and rarity.ndim == 1 and len(rarity) >= 1
+    holds = ranks and lengths and moments.shape == (2,)
     _check(items.name, f"has columns of shapes {shapes}", holds=holds)
-    labels = columns.pop("labels")
+    labels = {name: _labels(items.name, name, columns.pop(name), weights[name]) for name in _LABELS}
     for name, array in columns.items():
         _check_column(items.name, name, array)
-    holds = not labels.size or (int(labels.min()) >= 0 and int(labels.max()) < len(rarity))
-    _check(items.name, f"has labels beyond {len(rarity)}", holds=holds)
-    holds = finite_within(rarity, MAX_SHARE)
-    _check(items.name, f"has a rarity of labels beyond {MAX_SHARE:g}", holds=holds)
     _check(items.name, f"has moments {moments.tolist()}", holds=_are_moments(moments))
     # Every kind of uint8 may stand in a state.
     holds = is_target.ndim == 1 and 1 <= len(is_target) <= MAX_KINDS and _are_flags(is_target)
@@ -578,23 +580,30 @@ def _table(items: BinaryIO, *neighbours: BinaryIO) -> ItemTable:
     mean, scale = (float(value) for value in moments)
     return ItemTable(
         **columns,
+        categories=labels["categories"],
+        labels=labels["labels"],
         is_target=is_target,
         strength=strength,
         weight_mean=mean,
         weight_scale=scale,
         neighbours=_neighbours(*neighbours, n=n),
-        labels=labels,
-        rarity=rarity,
     )
 
 
+def _labels(file: str, name: str, rows: Int32, weights: Float32) -> ItemLabels:
+    holds = weights.ndim == 1 and finite_within(weights, MAX_SHARE)
+    _check(file, f"has weights of {name} beyond {MAX_SHARE:g}", holds=holds)
+    holds = not rows.size or (int(rows.min()) >= 0 and int(rows.max()) < len(weights))
+    _check(file, f"has {name} beyond {len(weights)}", holds=holds and len(weights) >= 1)
+    return ItemLabels(rows, weights)
+
+
 def _check_column(file: str, name: str, array: Float32) -> None:
-    if name == "membership":
-        largest, holds = MAX_SHARE, finite_within(array, MAX_SHARE)
-    elif name in _ALWAYS_KNOWN:
-        largest, holds = MAX_VALUE, finite_within(array[:-1], MAX_VALUE)  # the padding is NaN
+    largest = MAX_VALUE
+    if name in _ALWAYS_KNOWN:
+        holds = finite_within(array[:-1], largest)  # the padding is NaN
     else:
-        largest, holds = MAX_VALUE, finite_within(array, MAX_VALUE, unknown=True)
+        holds = finite_within(array, largest, unknown=True)
     _check(file, f"has values of {name} beyond {largest:g}", holds=holds)
 
 

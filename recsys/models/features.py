@@ -9,7 +9,7 @@ ranker or bundle of another hash is refused.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from functools import cached_property
 from typing import Any, NamedTuple
 
@@ -42,6 +42,25 @@ MAX_DEVIATIONS = 1e4
 
 
 @dataclass(frozen=True, slots=True)
+class ItemLabels:
+    """The labels of n items, such as their categories.
+
+    A list of each item's own: a shop's hundreds of categories, a column each, are nearly all 0.
+
+    rows: int32[n + 1, W], positions in `weights`, each once in a row; the last position pads.
+    weights: float32[L + 1], how much a label counts; 0 for padding.
+    """
+
+    rows: Int32
+    weights: Float32
+
+    @staticmethod
+    def none(n: int) -> ItemLabels:
+        """No labels of n items."""
+        return ItemLabels(np.zeros((n + 1, 0), np.int32), np.zeros(1, np.float32))
+
+
+@dataclass(frozen=True, slots=True)
 class ItemTable:
     """Facts about n items as of a moment.
 
@@ -57,17 +76,14 @@ class ItemTable:
     year: of the item itself, NaN where unknown.
     interval: logarithm of the usual time until a user has the item again; NaN without repeats.
     repeat_rate: share of the item's events whose user had it before; NaN without events.
-    membership: float32[n + 1, M], 1 where an item has a category.
+    categories: of the items, all of which count alike.
     is_target: float32[K], 1 for the kinds of events that are predicted.
     strength: float32[K], of each kind, from 0 to 1.
     neighbours: each item's strongest neighbours under every relation.
-    labels: int32[n + 1, W] labels of the items' own columns, as positions in `rarity`, each once in
-    a row; the last position pads.
-    rarity: float32[L + 1], the logarithm of items for each that has the label; 0 for padding.
+    labels: of the items' own columns, which count by the logarithm of items for each that has the
+    label.
     numbers: float32[n + 1, B] values of the items' own columns as ranks, 0 to 1, NaN where unknown.
     weight_mean, weight_scale: of the events' weights, NaN where there are none.
-    categories, shares: int32 and float32[n + 1, W], the columns of `membership` in which an item is
-    not 0, and its values there; M and 0 pad.
     """
 
     popularity: Float32
@@ -80,44 +96,34 @@ class ItemTable:
     year: Float32
     interval: Float32
     repeat_rate: Float32
-    membership: Float32
+    categories: ItemLabels
     is_target: Float32
     strength: Float32
     weight_mean: float
     weight_scale: float
     neighbours: Neighbours
-    labels: Int32 = field(default_factory=lambda: np.empty((0, 0), np.int32))
-    rarity: Float32 = field(default_factory=lambda: np.zeros(1, np.float32))
+    labels: ItemLabels = field(default_factory=lambda: ItemLabels.none(0))
     numbers: Float32 = field(default_factory=lambda: np.empty((0, 0), np.float32))
-    categories: Int32 = field(init=False, repr=False)
-    shares: Float32 = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         """Fills in the columns that were not given."""
-        # An item has few of the categories: a shop's hundreds of columns are nearly all 0.
-        categories, shares = _entries(self.membership)
-        object.__setattr__(self, "categories", categories)
-        object.__setattr__(self, "shares", shares)
         n = len(self.popularity)
-        if len(self.labels) != n:
-            object.__setattr__(self, "labels", np.zeros((n, 0), np.int32))
+        if len(self.labels.rows) != n:
+            object.__setattr__(self, "labels", ItemLabels.none(n - 1))
         if len(self.numbers) != n:
             object.__setattr__(self, "numbers", np.zeros((n, 0), np.float32))
 
-
-def _entries(matrix: Float32) -> tuple[Int32, Float32]:
-    """Columns and values of what is not 0 in each row of [n, M], int32 and float32[n, W].
-
-    M and 0 pad the rows with fewer than W of them.
-    """
-    row, column = np.nonzero(matrix)
-    counts = np.bincount(row, minlength=len(matrix))
-    place = np.arange(len(row)) - np.repeat(np.cumsum(counts) - counts, counts)
-    shape = (len(matrix), int(counts.max(initial=0)))
-    columns, values = np.full(shape, matrix.shape[1], np.int32), np.zeros(shape, np.float32)
-    columns[row, place] = column
-    values[row, place] = matrix[row, column]
-    return columns, values
+    def arrays(self) -> dict[str, NDArray[Any]]:
+        """All that it holds, by name; parts of labels and neighbours by both names."""
+        arrays = {}
+        for column in fields(self):
+            value = getattr(self, column.name)
+            if isinstance(value, (ItemLabels, Neighbours)):
+                for part in fields(value):
+                    arrays[f"{column.name}: {part.name}"] = getattr(value, part.name)
+            else:
+                arrays[column.name] = np.asarray(value)
+        return arrays
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,6 +149,35 @@ class Candidates:
         scores = np.take_along_axis(self.scores, first, axis=1)
         items = np.where(is_wanted, items, np.int32(MISSING))
         return Candidates(items, scores, first, self.scores[:, :1])
+
+
+@dataclass(frozen=True, slots=True)
+class Offered:
+    """The labels of U users' candidates.
+
+    rows, weights: int32 and float32[U, C, W]; norm: float32[U, C], the length of each candidate's
+    vector.
+    """
+
+    rows: Int32
+    weights: Float32
+    norm: Float32
+
+    @staticmethod
+    def of(labels: ItemLabels, items: Int32) -> Offered:
+        """Those of items [U, C]."""
+        rows = labels.rows[items]
+        weights = labels.weights[rows]
+        return Offered(rows, weights, np.sqrt(np.square(weights).sum(axis=2)))
+
+    def cosine(self, taste: Float64) -> Float32:
+        """float32[U, C]: of each candidate's vector with that of the user, [U, L + 1].
+
+        NaN where either vector is 0.
+        """
+        users = np.arange(len(taste))[:, None, None]
+        products = (taste[users, self.rows] * self.weights).sum(axis=2)
+        return _quotient(products, np.sqrt(np.square(taste).sum(axis=1))[:, None] * self.norm)
 
 
 class Inputs:
@@ -197,29 +232,14 @@ class Inputs:
         return self.table.year[self.items] - self.recent_mean(self.table.year)
 
     @cached_property
-    def item_shares(self) -> Float32:
-        """float32[U, C, W]: the values of each candidate's own categories."""
-        return self.table.shares[self.items]
+    def offered_categories(self) -> Offered:
+        """The categories of the candidates."""
+        return Offered.of(self.table.categories, self.items)
 
     @cached_property
-    def item_shares_norm(self) -> Float32:
-        """float32[U, C]: the length of each candidate's category vector."""
-        return np.sqrt(np.square(self.item_shares).sum(axis=2))
-
-    def category_cosine(self, taste: Float64) -> Float32:
-        """float32[U, C]: the cosine of each candidate's categories with `taste`, [U, M + 1]."""
-        offered = self.table.categories[self.items]
-        return _cosine(taste, offered, self.item_shares, self.item_shares_norm)
-
-    @cached_property
-    def item_rarity(self) -> Float32:
-        """float32[U, C, W]: the rarity of each candidate's own labels."""
-        return self.table.rarity[self.table.labels[self.items]]
-
-    @cached_property
-    def item_rarity_norm(self) -> Float32:
-        """float32[U, C]: the length of each candidate's vector of labels."""
-        return np.sqrt(np.square(self.item_rarity).sum(axis=2))
+    def offered_labels(self) -> Offered:
+        """The labels of the candidates' own columns."""
+        return Offered.of(self.table.labels, self.items)
 
     @cached_property
     def had(self) -> NDArray[np.bool_]:
@@ -335,10 +355,8 @@ class CategoryMatch:
 
     def __call__(self, inputs: Inputs) -> Float32:
         """float32[U, C]; NaN where either side has no categories."""
-        table, history = inputs.table, inputs.states.items
-        weight = table.shares[history] * halving(self.half_life)[None, :, None]
-        size = table.membership.shape[1] + 1
-        return inputs.category_cosine(_taste(table.categories[history], weight, size))
+        taste = _taste(inputs.table.categories, inputs.states, self.half_life)
+        return inputs.offered_categories.cosine(taste)
 
 
 @dataclass(frozen=True, slots=True)
@@ -354,35 +372,23 @@ class LabelMatch:
 
     def __call__(self, inputs: Inputs) -> Float32:
         """float32[U, C]; NaN where either side has no labels."""
-        table, history = inputs.table, inputs.states.items
-        if table.labels.shape[1] == 0:
-            return np.full((len(history), 1), np.nan, np.float32)
-        had = table.labels[history]  # [U, N, W]
-        weight = table.rarity[had] * halving(self.half_life)[None, :, None]
-        taste = _taste(had, weight, len(table.rarity))
-        offered = table.labels[inputs.items]  # [U, C, W]
-        return _cosine(taste, offered, inputs.item_rarity, inputs.item_rarity_norm)
+        taste = _taste(inputs.table.labels, inputs.states, self.half_life)
+        return inputs.offered_labels.cosine(taste)
 
 
-def _taste(had: Int32, weight: Float32, size: int) -> Float64:
-    """float64[U, size]: the summed weights of each position that the history had.
-
-    had, weight: [U, N, W], positions below `size`.
-    """
-    place = had + size * np.arange(len(had))[:, None, None]
-    taste: NDArray[Any] = np.bincount(place.ravel(), weight.ravel(), size * len(had))
-    return taste.reshape(len(had), size)
+def _taste(labels: ItemLabels, states: UserStates, half_life: float) -> Float64:
+    """float64[U, L + 1]: the sums of each user's labels, of older events by their half-life."""
+    had = labels.rows[states.items]  # [U, N, W]
+    weight = labels.weights[had] * halving(half_life)[None, :, None]
+    return _sums(np.arange(len(had))[:, None, None], had, weight, (len(had), len(labels.weights)))
 
 
-def _cosine(taste: Float64, offered: Int32, weight: Float32, norm: Float32) -> Float32:
-    """float32[U, C]: the cosine of each candidate's vector with the user's.
-
-    taste: [U, size]; offered, weight: [U, C, W], the positions and values of the candidate's
-    vector; norm: [U, C], its length. NaN where either vector is 0.
-    """
-    users = np.arange(len(taste))[:, None, None]
-    products = (taste[users, offered] * weight).sum(axis=2)
-    return _quotient(products, np.sqrt(np.square(taste).sum(axis=1))[:, None] * norm)
+def _sums(users: Int64, labels: Int32, weight: Float32, shape: tuple[int, int]) -> Float64:
+    """float64[U, L + 1]: the summed weight of each of these pairs of user and label."""
+    total: NDArray[Any] = np.bincount(
+        (labels + shape[1] * users).ravel(), weight.ravel(), shape[0] * shape[1]
+    )
+    return total.reshape(shape)
 
 
 def _number_distance(inputs: Inputs) -> Float32:
@@ -464,10 +470,12 @@ def _category_disliked(inputs: Inputs) -> Float32:
     states = inputs.states
     if len(states.disliked_rows) == 0:
         return np.full((1, 1), np.nan, np.float32)
+    labels = inputs.table.categories
     owners = np.repeat(np.arange(len(states)), np.diff(states.disliked_offsets))
-    taste = np.zeros((len(states), inputs.table.membership.shape[1] + 1))
-    np.add.at(taste[:, :-1], owners, inputs.table.membership[states.disliked_rows])
-    return inputs.category_cosine(taste)
+    rows = labels.rows[states.disliked_rows]  # [disliked, W]
+    shape = len(states), len(labels.weights)
+    taste = _sums(owners[:, None], rows, labels.weights[rows], shape)
+    return inputs.offered_categories.cosine(taste)
 
 
 def _own_count(inputs: Inputs) -> Float32:

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from shortlist.recsys.models import features as features_module
-from shortlist.recsys.models.features import Candidates, ItemTable, features
+from shortlist.recsys.models.features import Candidates, ItemLabels, ItemTable, features
 from shortlist.recsys.models.interactions import MISSING, Float32, UserStates
 from shortlist.recsys.models.neighbours import (
     PROPOSING_HALF_LIFE,
@@ -141,8 +141,10 @@ def _table() -> ItemTable:
 
     year = column(8, 40.0)
     year[4] = np.nan
-    membership = (_noise(9, N_ITEMS + 1, N_CATEGORIES) > 0).astype(np.float32)
-    membership[[4, N_ITEMS]] = 0
+    has_category = _noise(9, N_ITEMS + 1, N_CATEGORIES) > 0
+    has_category[[4, N_ITEMS]] = False
+    categories = np.where(has_category, np.arange(N_CATEGORIES), N_CATEGORIES).astype(np.int32)
+    alike = np.append(np.ones(N_CATEGORIES), 0).astype(np.float32)
     labels = (_noise(22, N_ITEMS + 1, 2) + 1) / 2 * (N_LABELS + 1)
     labels[N_ITEMS] = N_LABELS
     numbers = (_noise(24, N_ITEMS + 1, 2) + 1) / 2
@@ -158,14 +160,15 @@ def _table() -> ItemTable:
         year=year,
         interval=column(20, 3.0),
         repeat_rate=column(21, 0.5),
-        membership=membership,
+        categories=ItemLabels(categories, alike),
         is_target=np.array([1, 0, 0], np.float32),
         strength=np.array([1, 0.5, 0.2], np.float32),
         weight_mean=2.5,
         weight_scale=0.75,
         neighbours=_neighbours(),
-        labels=labels.astype(np.int32),
-        rarity=np.append(_noise(23, N_LABELS) + 1, 0).astype(np.float32),
+        labels=ItemLabels(
+            labels.astype(np.int32), np.append(_noise(23, N_LABELS) + 1, 0).astype(np.float32)
+        ),
         numbers=numbers.astype(np.float32),
     )
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from shortlist.recsys.models.catalogue import Catalogue, ItemContent, LabelColumn
-from shortlist.recsys.models.features import ItemTable
-from shortlist.recsys.models.interactions import MISSING, Events, Float32, Int32
+from shortlist.recsys.models.features import ItemLabels, ItemTable
+from shortlist.recsys.models.interactions import MISSING, Events, Float32
 from shortlist.recsys.models.neighbours import Neighbours
 from shortlist.recsys.models.recent import recent_events
 from shortlist.recsys.training.intervals import repeat_rates, usual_intervals
@@ -28,9 +28,6 @@ def fit_item_table(events: Events, catalogue: Catalogue, neighbours: Neighbours)
     share = is_recent.mean() if len(targets) else 0.0
     negative = np.bincount(events.negatives.item, minlength=n)
     mean, scale = _weight_moments(events.weight)
-    no_membership = np.zeros((1, catalogue.membership.shape[1]))
-    membership = np.concatenate((catalogue.membership, no_membership)).astype(np.float32)
-    labels, rarity = _labels(catalogue.content)
     numbers = catalogue.content.numbers
     return ItemTable(
         popularity=_padded(np.log1p(count)),
@@ -43,20 +40,30 @@ def fit_item_table(events: Events, catalogue: Catalogue, neighbours: Neighbours)
         year=_padded(catalogue.year),
         interval=_padded(usual_intervals(events, catalogue.membership)),
         repeat_rate=_padded(repeat_rates(events)),
-        membership=membership,
+        categories=_categories(catalogue.membership),
         is_target=np.array([kind.is_target for kind in events.kinds], np.float32),
         strength=np.array([kind.strength for kind in events.kinds], np.float32),
         weight_mean=mean,
         weight_scale=scale,
         neighbours=neighbours,
-        labels=labels,
-        rarity=rarity,
+        labels=_labels(catalogue.content),
         numbers=np.pad(numbers, ((0, 1), (0, 0)), constant_values=np.nan),
     )
 
 
-def _labels(content: ItemContent) -> tuple[Int32, Float32]:
-    """`labels` and `rarity` of the item table."""
+def _categories(membership: Float32) -> ItemLabels:
+    """The columns of float32[n, C] in which each item is not 0."""
+    n, size = membership.shape
+    row, column = np.nonzero(membership)
+    counts = np.bincount(row, minlength=n)
+    place = np.arange(len(row)) - np.repeat(np.cumsum(counts) - counts, counts)
+    rows = np.full((n + 1, int(counts.max(initial=0))), size, np.int32)
+    rows[row, place] = column
+    return ItemLabels(rows, np.append(np.ones(size), 0).astype(np.float32))
+
+
+def _labels(content: ItemContent) -> ItemLabels:
+    """The labels of all own columns, in one numbering."""
     sizes = [len(column.labels) for column in content.columns]
     starts, size = np.cumsum([0, *sizes[:-1]]), sum(sizes)
     parts = [
@@ -67,7 +74,7 @@ def _labels(content: ItemContent) -> tuple[Int32, Float32]:
     labels = np.pad(rows, ((0, 1), (0, 0)), constant_values=size).astype(np.int32)
     having = np.bincount(labels.ravel(), minlength=size + 1)[:size]
     rarity = np.log(len(content) / np.maximum(having, 1))
-    return labels, np.append(rarity, 0).astype(np.float32)
+    return ItemLabels(labels, np.append(rarity, 0).astype(np.float32))
 
 
 def content_matrix(catalogue: Catalogue) -> Float32:

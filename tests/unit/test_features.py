@@ -13,6 +13,7 @@ from shortlist.recsys.models.catalogue import Catalogue
 from shortlist.recsys.models.features import (
     FEATURES,
     Candidates,
+    ItemLabels,
     ItemTable,
     feature_table,
     features,
@@ -226,7 +227,7 @@ def test_own_labels_and_numbers(table) -> None:
     labels = np.array([[0, 2], [0, 3], [1, 2], [1, 3], [3, 3], [3, 3]], np.int32)
     rarity = np.array([1.0, 1.0, 0.5, 0.0], np.float32)
     numbers = np.array([[0.1], [0.3], [0.5], [NAN], [0.9], [NAN]], np.float32)
-    own = replace(table, labels=labels, rarity=rarity, numbers=numbers)
+    own = replace(table, labels=ItemLabels(labels, rarity), numbers=numbers)
     rows = made(own, 1, [0, 2, 3, 4])  # the user had a, then b, so that label 0 is their taste
     recent = column("attributes_recent", rows)
     assert recent[0] > recent[1] > recent[2] == pytest.approx(0.0)
@@ -259,25 +260,28 @@ def test_some_candidates_keep_their_rows(table) -> None:
     np.testing.assert_array_equal(features(states, everything.only(wanted), table), rows[4:])
 
 
-def test_category_lists_hold_the_memberships(table) -> None:
-    """Columns and values of what is not 0, in order; shorter rows are padded by the width and 0."""
-    membership = np.array([[0, 0.5, 0, 1], [0, 0, 0, 0], [2, 0, 0, 0]], np.float32)
-    made_of = replace(table, membership=membership)
-    assert made_of.categories.tolist() == [[1, 3], [4, 4], [0, 4]]
-    assert made_of.shares.tolist() == [[0.5, 1], [0, 0], [2, 0]]
-    without = replace(table, membership=np.zeros((3, 0), np.float32))
-    assert (without.categories.shape, without.shares.shape) == ((3, 0), (3, 0))
+def test_categories_are_listed() -> None:
+    """Those of each item, in order; shorter rows, and items without any, are padded."""
+    membership = np.array([[0, 1, 0, 1], [0, 0, 0, 0], [1, 0, 0, 0], [0, 0, 0, 1], [0] * 4])
+    table = fit_item_table(
+        EVENTS, replace(CATALOGUE, membership=membership), fit_neighbours(EVENTS)
+    )
+    assert table.categories.rows.tolist() == [[1, 3], [4, 4], [0, 4], [3, 4], [4, 4], [4, 4]]
+    assert table.categories.weights.tolist() == [1, 1, 1, 1, 0]
+    without = replace(CATALOGUE, membership=np.zeros((5, 0)))
+    none = fit_item_table(EVENTS, without, fit_neighbours(EVENTS)).categories
+    assert (none.rows.shape, none.weights.tolist()) == ((6, 0), [0])
 
 
-def test_categories_match_by_cosine(table) -> None:
-    """Category features are cosines of membership vectors, of any values and any number."""
+def test_categories_match_by_cosine() -> None:
+    """Category features are cosines of vectors of categories."""
     rng = np.random.default_rng(4)
-    membership = np.where(rng.random((6, 40)) < 0.2, rng.random((6, 40)), 0).astype(np.float32)
-    membership[-1] = 0
+    membership = (rng.random((5, 40)) < 0.3).astype(np.float32)
+    catalogue = replace(CATALOGUE, membership=membership)
     rows = features(
         states_at(EVENTS, EVENTS.offsets()[:1], EVENTS.offsets()[1:2]),
         Candidates(np.array([[3, 4, 2]], np.int32), np.zeros((1, 3), np.float32)),
-        replace(table, membership=membership),
+        fit_item_table(EVENTS, catalogue, fit_neighbours(EVENTS)),
     )
     history, offered = membership[:3], membership[[3, 4, 2]]  # the user had a, b and c
     taste = module.halving(module.RECENT)[-3:] @ history

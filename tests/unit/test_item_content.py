@@ -50,6 +50,6 @@ def test_labels_share_one_numbering() -> None:
     one = np.zeros(1, np.int32)
     events = Events(one, one, np.zeros(1, np.int64), np.ones(1, np.float32), 1, 3)
     table = fit_item_table(events, catalogue(content), fit_neighbours(events))
-    assert table.labels.tolist() == [[0, 2, 3], [1, 3, 4], [4, 4, 4], [4, 4, 4]]
-    assert table.rarity == pytest.approx(np.log([3, 3, 3, 1.5, 1]))
+    assert table.labels.rows.tolist() == [[0, 2, 3], [1, 3, 4], [4, 4, 4], [4, 4, 4]]
+    assert table.labels.weights == pytest.approx(np.log([3, 3, 3, 1.5, 1]))
     assert table.numbers[:, 0] == pytest.approx([0.5, np.nan, 0.1, np.nan], nan_ok=True)
