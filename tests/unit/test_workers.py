@@ -1,0 +1,99 @@
+"""Tests of tasks in several processes."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from shortlist.batch import workers
+from shortlist.batch.workers import WORKER_BYTES, WORKER_USERS, completed, workers_for
+from shortlist.recsys.errors import InvalidSettings
+
+ENDLESS = """
+import time
+from shortlist.batch.workers import completed
+for place, _ in completed(time.sleep, [(0.05,)] * 10_000, 2):
+    print(place, flush=True)
+"""
+"""A script as people write them, without a guard of its main module."""
+
+
+@pytest.mark.parametrize(
+    ("wanted", "n_users", "free", "expected"),
+    [
+        (0, 8 * WORKER_USERS, None, 4),
+        (0, 3 * WORKER_USERS, None, 3),
+        (0, 2 * WORKER_USERS - 1, None, 1),
+        (0, 0, None, 1),
+        (0, 8 * WORKER_USERS, 2 * WORKER_BYTES + 600, 2),
+        (0, 8 * WORKER_USERS, 2 * WORKER_BYTES + 599, 1),
+        (0, 8 * WORKER_USERS, 0, 1),
+        (1, 8 * WORKER_USERS, None, 1),
+        (6, 1, 0, 6),
+    ],
+)
+def test_number_of_workers(wanted, n_users, free, expected, monkeypatch) -> None:
+    """Every core, as far as there are users and memory for it; what a setting says is taken."""
+    monkeypatch.setattr(workers, "cpu_count", lambda: 4)
+    monkeypatch.setattr(workers, "free_memory", lambda: free)
+    assert workers_for(wanted, n_users, loaded=100) == expected
+
+
+def test_every_result_has_its_place() -> None:
+    """In whatever order they come."""
+    tasks = [(2, n) for n in range(50)]
+    assert dict(completed(pow, tasks, 2)) == {n: 2**n for n in range(50)}
+
+
+def test_workers_have_one_thread() -> None:
+    """So that those of several do not wait for each other."""
+    tasks = [("OMP_NUM_THREADS",), ("OPENBLAS_NUM_THREADS",)]
+    assert dict(completed(os.getenv, tasks, 2)) == {0: "1", 1: "1"}
+
+
+def test_an_error_is_the_callers() -> None:
+    """The first error of a task ends the others."""
+    with pytest.raises(ValueError, match="invalid literal"):
+        dict(completed(int, [("x",), *[("1",)] * 100], 2))
+
+
+def test_a_killed_worker() -> None:
+    """As where memory ran out: the message says what to do."""
+    with pytest.raises(InvalidSettings, match="SHORTLIST_WORKERS to less than 2"):
+        dict(completed(os._exit, [(137,)], 2))
+
+
+def test_no_worker_is_left() -> None:
+    """Neither after the last task nor where nobody wants the other results."""
+    whole = {pid for _, pid in completed(os.getpid, [()] * 20, 2)}
+    broken_off = completed(os.getpid, [()] * 20, 2)
+    _, pid = next(broken_off)
+    broken_off.close()
+    assert os.getpid() not in whole | {pid}
+    for each in whole | {pid}:
+        with pytest.raises(ProcessLookupError):
+            os.kill(each, 0)
+
+
+def test_an_interrupt_ends_all(tmp_path: Path) -> None:
+    """Ctrl-C in a script without a guard: one traceback, not one of each worker."""
+    script = tmp_path / "script.py"
+    script.write_text(ENDLESS)
+    process = subprocess.Popen(
+        [sys.executable, str(script)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline().strip().isdigit()
+    os.killpg(process.pid, signal.SIGINT)  # as a terminal does
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == -signal.SIGINT
+    assert errors.count("Traceback") == errors.count("KeyboardInterrupt") == 1
