@@ -88,7 +88,7 @@ from shortlist.recsys.training.split import before, cuts
 from shortlist.recsys.values import FIRST_CLOCK_TIME
 from shortlist.recsys.version import installed_version
 
-RECIPE = 5
+RECIPE = 6
 """Raised when stages make something else of the same input, so that all of them run again."""
 
 WATERMARK = "watermark.txt"
@@ -394,7 +394,7 @@ def _write_facts(
 ) -> None:
     """Writes what the studio shows of the data and of the hold-out."""
     with job.reporter.stage("facts for the studio") as progress:
-        vectors = bundle.load_towers(job.fold(Fold.EVERYTHING)).items[:, :-1]  # the last is a bias
+        vectors = bundle.load_towers(job.fold(Fold.EVERYTHING)).vectors
         facts = collect.collected(dataset, picks, truth, lists, vectors, job.work / REJECTS)
         body = collect.packed(facts)
         (job.work / studio_facts.FILE).write_bytes(body)

@@ -47,7 +47,6 @@ from shortlist.recsys.event_rules import ONE_KIND, EventRules
 from shortlist.recsys.models import bundle
 from shortlist.recsys.models.bundle import Bundle, Items
 from shortlist.recsys.models.catalogue import Catalogue
-from shortlist.recsys.models.diversity import unit_vectors
 from shortlist.recsys.models.features import FEATURES, Candidates
 from shortlist.recsys.models.filter_columns import FilterColumns
 from shortlist.recsys.models.interactions import (
@@ -546,8 +545,8 @@ class Release:
             allowed &= shown_items
         allowed[row] = False
         others = np.flatnonzero(allowed).astype(np.int32)
-        unit = unit_vectors(self.bundle.model.towers.items[:, :-1])
-        rows, likeness = similar_to(unit, self.bundle.model.table.neighbours, row, others)
+        model = self.bundle.model
+        rows, likeness = similar_to(model.towers.vectors, model.table.neighbours, row, others)
         return pl.DataFrame(
             {
                 "rank": np.arange(1, len(rows[:k]) + 1),

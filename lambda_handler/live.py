@@ -90,13 +90,12 @@ SHOWN_FEATURES = 5
 class _Loaded:
     """A bundle, and what is derived from it once.
 
-    columns: what items are filtered by; unit: float32[n, d], item vectors of length one, without
-    the bias; trained: strata of the features in training, if the bundle has them.
+    columns: what items are filtered by; trained: strata of the features in training, if the bundle
+    has them.
     """
 
     bundle: Bundle
     columns: FilterColumns
-    unit: Float32
     trained: list[Stratum]
 
 
@@ -235,7 +234,8 @@ class LivePath:
         allowed = _allowed(loaded, filters.without([item_id]))
         assert allowed is not None  # one item is excluded
         candidates = np.flatnonzero(allowed).astype(np.int32)
-        rows, likeness = similar(loaded.unit, loaded.bundle.model.table.neighbours, row, candidates)
+        model = loaded.bundle.model
+        rows, likeness = similar(model.towers.vectors, model.table.neighbours, row, candidates)
         return _answer(loaded, rows[:k], likeness[:k], likeness[:k], len(candidates), 0)
 
     def rank(
@@ -429,8 +429,7 @@ def _directory(settings: Settings) -> Path:
 def _load(settings: Settings, version: str) -> _Loaded:
     with open_artefacts(settings.artefacts).open(version, _directory(settings)) as release:
         opened, trained = bundle.read(release), strata.read(release)
-    unit = unit_vectors(opened.model.towers.items[:, :-1])  # the last column is the bias
-    return _Loaded(opened, FilterColumns(opened.catalogue), unit, trained)
+    return _Loaded(opened, FilterColumns(opened.catalogue), trained)
 
 
 def _with_repeats(loaded: _Loaded, state: UserStates, allow: bool | None) -> UserStates:  # noqa: FBT001 - as the request has it
@@ -477,8 +476,8 @@ def _chosen(
     places = np.flatnonzero(recommended.items[0] != MISSING)
     if diversity == 0:
         return places[:k]
-    vectors = loaded.unit[recommended.items[0, places]]
-    return places[diversified(vectors, recommended.scores[0, places], k, diversity)]
+    vectors = loaded.bundle.model.towers.vectors[recommended.items[0, places]]
+    return places[diversified(unit_vectors(vectors), recommended.scores[0, places], k, diversity)]
 
 
 def _reasons(

@@ -41,11 +41,13 @@ from shortlist.recsys.store.release_files import Release
 from shortlist.recsys.values import FIRST_CLOCK_TIME, MAX_WEIGHT
 from shortlist.recsys.where import AttributeKind, AttributeValue, is_date
 
-BUNDLE_LAYOUT = 3
+BUNDLE_LAYOUT = 4
 """Changes when older code could no longer read the files."""
 
 # The files of a bundle; only this module opens them.
 TOWERS = "towers.npz"
+ITEM_VECTORS = "item_vectors.npy"
+HISTORY_VECTORS = "history_vectors.npy"
 ITEM_TABLE = "items.npz"
 NEIGHBOUR_ROWS = "neighbour_rows.npy"
 NEIGHBOUR_WEIGHTS = "neighbour_weights.npy"
@@ -215,8 +217,11 @@ def save_table(directory: Path, table: ItemTable) -> None:
 
 
 def save_towers(directory: Path, towers: Towers) -> None:
-    """Writes trained towers."""
-    np.savez(directory / TOWERS, **towers.arrays())  # type: ignore[arg-type]
+    """Writes trained towers; what has a row for each item is in files of its own."""
+    arrays = towers.arrays()
+    np.save(directory / ITEM_VECTORS, arrays.pop("items"), allow_pickle=False)
+    np.save(directory / HISTORY_VECTORS, arrays.pop("history"), allow_pickle=False)
+    np.savez(directory / TOWERS, **arrays)  # type: ignore[arg-type]
 
 
 def save_ranker_text(directory: Path, text: str) -> None:
@@ -230,9 +235,13 @@ def load_ranker_text(directory: Path) -> str:
 
 
 def load_towers(directory: Path) -> Towers:
-    """Reads what `save_towers` wrote."""
-    with (directory / TOWERS).open("rb") as file:
-        return _towers(file)
+    """Reads what `save_towers` wrote; large tables are memory-mapped."""
+    with (
+        (directory / TOWERS).open("rb") as weights,
+        (directory / ITEM_VECTORS).open("rb") as items,
+        (directory / HISTORY_VECTORS).open("rb") as history,
+    ):
+        return _towers(weights, items, history)
 
 
 def load_table(directory: Path) -> ItemTable:
@@ -263,16 +272,20 @@ def _items(catalog: Mapping[str, Any]) -> Items:
     return Items(ids, list(catalog["titles"]), list(catalog["categories"]), row_of, attributes)
 
 
-def _towers(file: BinaryIO) -> Towers:
+def _towers(file: BinaryIO, items: BinaryIO, history: BinaryIO) -> Towers:
     """Raises CorruptArtefact where the arrays are not of one pair of towers."""
-    names = [field.name for field in fields(Towers)]
-    towers = Towers(**read_npz(file, dict.fromkeys(names, "<f4")))
-    for name, array in towers.arrays().items():
+    names = [field.name for field in fields(Towers) if field.name not in ("items", "history")]
+    weights = read_npz(file, dict.fromkeys(names, "<f4"))
+    for name, array in weights.items():
         _check(
             file.name,
             f"has values of {name} beyond {MAX_TOWER_WEIGHT:g}",
             holds=finite_within(array, MAX_TOWER_WEIGHT),
         )
+    of_items, of_history = (
+        read_npy(each, "<f4", -MAX_TOWER_WEIGHT, MAX_TOWER_WEIGHT) for each in (items, history)
+    )
+    towers = Towers(items=of_items, history=of_history, **weights)
     are_matrices = towers.history.ndim == towers.hidden_w.ndim == 2  # noqa: PLR2004
     _check(file.name, "has arrays of another rank", holds=are_matrices)
     shapes = {name: array.shape for name, array in towers.arrays().items()}
@@ -364,10 +377,10 @@ def _model(release: Release) -> Model:
     manifest = release.manifest
     names = (ITEM_TABLE, NEIGHBOUR_ROWS, NEIGHBOUR_WEIGHTS, NEIGHBOUR_UNITS)
     table = _table(*map(release.file, names))
-    towers = _towers(release.file(TOWERS))
+    towers = _towers(*map(release.file, (TOWERS, ITEM_VECTORS, HISTORY_VECTORS)))
     n = len(table.popularity) - 1
     _check(
-        release.file(TOWERS).name,
+        release.file(ITEM_VECTORS).name,
         f"is of {len(towers.items)} items, the table of {n}",
         holds=len(towers.items) == n,
     )

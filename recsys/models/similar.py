@@ -15,13 +15,18 @@ RANK_CONSTANT = 60
 """The constant of that paper: the larger, the less the first places outweigh later ones."""
 
 
-def similar(unit: Float32, neighbours: Neighbours, item: int, rows: Int32) -> tuple[Int32, Float32]:
+def similar(
+    vectors: Float32, neighbours: Neighbours, item: int, rows: Int32
+) -> tuple[Int32, Float32]:
     """int32[m], float32[m]: `rows` by falling similarity to `item`, and the similarity.
 
-    unit: float32[n, d], item vectors of length one; rows: int32[m] item rows, ascending, without
+    vectors: float32[n, d], of all items; rows: int32[m] item rows, ascending, without
     `item`. The similarity goes from 0 to 1, which is first in both orders.
     """
-    likeness = unit[rows] @ unit[item]
+    # Without a copy of the vectors, which may be mapped.
+    length = np.sqrt(np.einsum("ij,ij->i", vectors, vectors))
+    cosine = (vectors @ vectors[item]) / np.where(length > 0, length, 1)
+    likeness = cosine[rows]
     place = np.empty(len(rows), np.int64)
     place[np.lexsort((rows, -likeness))] = np.arange(len(rows))
     score = 1 / (RANK_CONSTANT + 1 + place)

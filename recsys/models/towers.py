@@ -53,8 +53,13 @@ class Towers:
         """The width d of the embeddings, without the bias column."""
         return self.history.shape[1]
 
+    @property
+    def vectors(self) -> Float32:
+        """float32[n, d]: the item vectors without their biases."""
+        return self.items[:, :-1]
+
     def arrays(self) -> dict[str, Float32]:
-        """The weights by name, as they are stored in a bundle."""
+        """The weights by name."""
         return {f.name: getattr(self, f.name) for f in fields(self)}
 
 

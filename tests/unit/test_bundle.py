@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import shutil
 from dataclasses import replace
+from mmap import mmap
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -33,8 +35,17 @@ def loaded(published) -> bundle.Bundle:
     return bundle.load(published.work / "bundle")
 
 
-def test_loaded_bundle_recommends_as_saved(published, tmp_path) -> None:
-    """Saved and loaded, the same states get the same items and the same bits of scores."""
+def is_mapped(array: Any) -> bool:
+    """Whether an array is of a mapped file."""
+    while isinstance(array, np.ndarray):
+        array = array.base
+    return isinstance(getattr(array, "obj", array), mmap)
+
+
+@pytest.mark.parametrize("mapped", [False, True])
+def test_loaded_bundle_recommends_as_saved(published, tmp_path, monkeypatch, *, mapped) -> None:
+    """Read or mapped, the same states get the same items and the same bits of scores."""
+    monkeypatch.setattr("shortlist.recsys.models.arrays.IN_MEMORY", 0 if mapped else 1 << 30)
     from dataclasses import replace
 
     from shortlist.batch.job import Job
@@ -48,6 +59,12 @@ def test_loaded_bundle_recommends_as_saved(published, tmp_path) -> None:
         tmp_path / "made", model, text, dataset.catalogue, dataset.vocabulary, {"version": "v"}
     )
     again = bundle.load(tmp_path / "made")
+    tables = (
+        again.model.towers.items,
+        again.model.towers.history,
+        again.model.table.neighbours.rows,
+    )
+    assert all(is_mapped(table) is mapped for table in tables)
     offsets = dataset.events.offsets()
     states = states_at(dataset.events, offsets[:-1], offsets[1:], dataset.attributes)
     before, after = recommend(model, states, 20), recommend(again.model, states, 20)

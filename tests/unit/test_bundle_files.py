@@ -137,13 +137,9 @@ def entry(value: float) -> Callable[[Any], Any]:
 ARRAYS: dict[str, tuple[str, str, Callable[[Any], Any]]] = {
     "towers: not a number": ("towers.npz", "hidden_w", entry(np.nan)),
     "towers: infinite": ("towers.npz", "norm_g", entry(np.inf)),
-    "towers: overflows": ("towers.npz", "items", entry(1e30)),
-    "towers: fewer items": ("towers.npz", "items", lambda a: a[:-1]),
-    "towers: fewer in history": ("towers.npz", "history", lambda a: a[:-1]),
-    "towers: no items": ("towers.npz", "items", lambda a: a[:0]),
+    "towers: overflows": ("towers.npz", "hidden_b", entry(1e30)),
     "towers: another width": ("towers.npz", "skip_w", lambda a: a[:, :-1]),
-    "towers: a vector": ("towers.npz", "history", lambda a: a[0]),
-    "towers: a scalar": ("towers.npz", "history", lambda a: a[0, 0]),
+    "towers: a vector": ("towers.npz", "hidden_w", lambda a: a[0]),
     "towers: double": ("towers.npz", "out_b", lambda a: a.astype(np.float64)),
     "towers: fewer tokens": ("towers.npz", "attributes", lambda a: a[:-1]),
     "towers: no tokens at all": ("towers.npz", "attributes", lambda a: a[:0]),
@@ -170,35 +166,49 @@ def test_array(directory: Path, kind: str) -> None:
         loaded(resummed(directory))
 
 
-NEIGHBOURS: dict[str, tuple[str, Callable[[Any], Any]]] = {
-    "row beyond": ("rows", lambda a: np.where(a == a.max(), a.max() + 1, a)),
-    "negative row": ("rows", lambda a: a - 1),
-    "fewer items": ("rows", lambda a: a[:, :-1]),
-    "fewer relations": ("rows", lambda a: a[:-2]),
-    "more relations": ("rows", lambda a: np.concatenate((a, a[:1]))),
-    "no neighbours": ("rows", lambda a: a[:, :, :0]),
-    "flat": ("rows", lambda a: a.reshape(-1)),
-    "wide": ("rows", lambda a: a.astype(np.int64)),
-    "other shape": ("weights", lambda a: a[:, :, :-1]),
-    "weights of one relation less": ("weights", lambda a: a[:-1]),
-    "not a number": ("units", lambda a: a * np.float32(np.nan)),
-    "infinite": ("units", lambda a: a + np.float32(np.inf)),
-    "negative": ("units", lambda a: -a),
-    "huge": ("units", lambda a: a + np.float32(100)),
-    "units of fewer items": ("units", lambda a: a[:, :-1]),
+TABLES: dict[str, tuple[str, Callable[[Any], Any]]] = {
+    "items: not a number": ("item_vectors", entry(np.nan)),
+    "items: overflow": ("item_vectors", entry(1e30)),
+    "items: negative overflow": ("item_vectors", entry(-1e30)),
+    "items: one less": ("item_vectors", lambda a: a[:-1]),
+    "items: none": ("item_vectors", lambda a: a[:0]),
+    "items: narrower": ("item_vectors", lambda a: a[:, :-1]),
+    "items: one more axis": ("item_vectors", lambda a: a[None]),
+    "history: infinite": ("history_vectors", entry(np.inf)),
+    "history: one less": ("history_vectors", lambda a: a[:-1]),
+    "history: narrower": ("history_vectors", lambda a: a[:, :-1]),
+    "history: a vector": ("history_vectors", lambda a: a[0]),
+    "history: a scalar": ("history_vectors", lambda a: a[0, 0]),
+    "neighbours: row beyond": ("neighbour_rows", lambda a: np.where(a == a.max(), a.max() + 1, a)),
+    "neighbours: negative row": ("neighbour_rows", lambda a: a - 1),
+    "neighbours: fewer items": ("neighbour_rows", lambda a: a[:, :-1]),
+    "neighbours: fewer relations": ("neighbour_rows", lambda a: a[:-2]),
+    "neighbours: more relations": ("neighbour_rows", lambda a: np.concatenate((a, a[:1]))),
+    "neighbours: no neighbours": ("neighbour_rows", lambda a: a[:, :, :0]),
+    "neighbours: flat": ("neighbour_rows", lambda a: a.reshape(-1)),
+    "neighbours: wide": ("neighbour_rows", lambda a: a.astype(np.int64)),
+    "neighbours: other shape": ("neighbour_weights", lambda a: a[:, :, :-1]),
+    "neighbours: weights of one relation less": ("neighbour_weights", lambda a: a[:-1]),
+    "neighbours: not a number": ("neighbour_units", lambda a: a * np.float32(np.nan)),
+    "neighbours: infinite": ("neighbour_units", lambda a: a + np.float32(np.inf)),
+    "neighbours: negative": ("neighbour_units", lambda a: -a),
+    "neighbours: huge": ("neighbour_units", lambda a: a + np.float32(100)),
+    "neighbours: units of fewer items": ("neighbour_units", lambda a: a[:, :-1]),
 }
 
 
-@pytest.mark.parametrize("kind", NEIGHBOURS)
+@pytest.mark.parametrize("kind", TABLES)
 @pytest.mark.parametrize("mapped", [False, True])
-def test_neighbours(
+def test_table_of_items(
     directory: Path, monkeypatch: pytest.MonkeyPatch, kind: str, *, mapped: bool
 ) -> None:
-    """Rows, weights and their units, read or mapped."""
+    """What has a row for each item, read or mapped."""
     monkeypatch.setattr("shortlist.recsys.models.arrays.IN_MEMORY", 0 if mapped else 1 << 30)
-    part, change = NEIGHBOURS[kind]
-    path = directory / f"neighbour_{part}.npy"
-    np.save(path, change(np.load(path)).astype(np.load(path).dtype if kind != "wide" else np.int64))
+    name, change = TABLES[kind]
+    path = directory / f"{name}.npy"
+    before = np.load(path)
+    changed = change(before.copy())
+    np.save(path, changed if kind.endswith("wide") else changed.astype(before.dtype))
     with pytest.raises(CorruptArtefact, match="publish the release again"):
         loaded(resummed(directory))
 
