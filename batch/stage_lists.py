@@ -126,9 +126,12 @@ def stage_lists(
 
 
 def _own_bytes(model: Model) -> int:
-    """Bytes that each process loads for itself; neighbours are mapped, and shared."""
-    table = [getattr(model.table, field.name) for field in fields(model.table)]
-    arrays = [*model.towers.arrays().values(), *(c for c in table if isinstance(c, np.ndarray))]
+    """Bytes that each process loads for itself, of the index and the table.
+
+    Vectors and neighbours are mapped, and shared.
+    """
+    columns = [getattr(model.table, field.name) for field in fields(model.table)]
+    arrays = [model.towers.items, *(c for c in columns if isinstance(c, np.ndarray))]
     return sum(array.nbytes for array in arrays)
 
 

@@ -331,7 +331,7 @@ def _by_popularity(table: ItemTable) -> Int32:
 
 
 def own_bytes(directory: Path) -> int:
-    """Bytes of a bundle that each process holds for itself; neighbours are mapped, and shared."""
+    """Bytes of a bundle that each process holds for itself: what is mapped is shared."""
     return sum((directory / name).stat().st_size for name in (TOWERS, ITEM_TABLE, INDEX, CATALOGUE))
 
 
