@@ -60,7 +60,7 @@ def fit_popularity(events: Events) -> Recommend:
     """Items by the number of distinct users who had them."""
     matrix = interaction_matrix(events.user, events.item, (events.n_users, events.n_items))
     counts = _user_counts(matrix)
-    return by_scores(events.n_items, lambda seen: np.broadcast_to(counts, seen.shape))
+    return by_ranking(counts)
 
 
 def item_knn_weights(
@@ -133,7 +133,28 @@ def fit_recent_popularity(events: Events) -> Recommend:
     recent = _user_counts(interaction_matrix(events.user[is_recent], events.item[is_recent], shape))
     rank = np.empty(events.n_items, np.float32)
     rank[np.lexsort((-np.arange(events.n_items), overall, recent))] = np.arange(events.n_items)
-    return by_scores(events.n_items, lambda seen: np.broadcast_to(rank, seen.shape))
+    return by_ranking(rank)
+
+
+def by_ranking(scores: Float32) -> Recommend:
+    """A `Recommend` that offers everybody the same items, by these scores, float32[n_items].
+
+    It gives what `by_scores` would, without ranking all items again for each user.
+    """
+    order = np.argsort(-scores, kind="stable")
+
+    def recommend(states: UserStates, k: int) -> tuple[Int32, Float32]:
+        items = np.full((len(states), k), MISSING, np.int32)
+        best = np.full((len(states), k), -np.inf, np.float32)
+        for user in range(len(states)):
+            is_open = states.open_to(user, len(order))
+            closed = len(order) - int(np.count_nonzero(is_open))
+            first = order[: k + closed]
+            rows = first[is_open[first]][:k]
+            items[user, : len(rows)], best[user, : len(rows)] = rows, scores[rows]
+        return items, best
+
+    return recommend
 
 
 def seen_rows(states: UserStates, n_items: int) -> Csr:

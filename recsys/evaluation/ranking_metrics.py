@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import warnings
 from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -40,8 +42,11 @@ DEPTH = 100
 COVERAGE_DEPTH = 10
 """Ranks that `coverage` counts."""
 
+ROWS_AT_ONCE = 4096
+"""Items whose categories are held in full at once: a few MB."""
 
-@dataclass(frozen=True, slots=True)
+
+@dataclass(frozen=True)
 class ItemFacts:
     """Facts about items as of the cut, for metrics beyond accuracy; see `facts_of`.
 
@@ -56,6 +61,19 @@ class ItemFacts:
 
     def __len__(self) -> int:
         return len(self.users)
+
+    @cached_property
+    def directions(self) -> Any:  # noqa: ANN401 - scipy carries no types
+        """A csr float64[n_items, C]: each item's categories as a row of length 1, or empty."""
+        from scipy import sparse
+
+        lengths = [
+            np.linalg.norm(self.membership[start : start + ROWS_AT_ONCE].astype(np.float64), axis=1)
+            for start in range(0, len(self), ROWS_AT_ONCE)
+        ]
+        items, categories = np.nonzero(self.membership)
+        values = self.membership[items, categories] / np.concatenate([[], *lengths])[items]
+        return sparse.csr_matrix((values, (items, categories)), shape=self.membership.shape)
 
 
 def facts_of(past: Events, membership: Float32) -> ItemFacts:
@@ -157,12 +175,15 @@ def diversity(ranked: Int32, facts: ItemFacts, k: int) -> Float64:
     The intra-list distance of Ziegler et al. 2005. Pairs with an item without categories are left
     out; NaN where no pair is left. ranked: int32[U, K].
     """
+    from scipy import sparse
+
     top = ranked[:, :k]
-    listed = (top != MISSING)[:, :, None]
-    rows = np.where(listed, facts.membership[top], 0.0).astype(np.float64)  # [U, k, C]
-    lengths = np.linalg.norm(rows, axis=2)
-    summed = (rows / np.where(lengths > 0, lengths, 1.0)[:, :, None]).sum(axis=1)  # [U, C]
-    n = (lengths > 0).sum(axis=1)
+    listed = top != MISSING
+    ends = np.concatenate(([0], np.cumsum(listed.sum(axis=1))))
+    shape = len(top), len(facts)
+    lists = sparse.csr_matrix((np.ones(ends[-1]), top[listed], ends), shape=shape)
+    summed = (lists @ facts.directions).toarray()  # [U, C], added up rank by rank
+    n = (listed & (np.diff(facts.directions.indptr) > 0)[top]).sum(axis=1)
     # Of unit rows u_1 … u_n the cosines of all ordered pairs sum to |u_1 + … + u_n|^2 - n.
     mean_cosine = ((summed**2).sum(axis=1) - n) / _or_nan(n * (n - 1))
     return np.clip(1.0 - mean_cosine, 0.0, 1.0)
