@@ -6,6 +6,8 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -15,8 +17,9 @@ from shortlist.batch.workers import WORKER_BYTES, WORKER_USERS, completed, worke
 from shortlist.recsys.errors import InvalidSettings
 
 ENDLESS = """
-import time
+import signal, sys, time
 from shortlist.batch.workers import completed
+signal.signal(signal.SIGTERM, lambda *_: sys.exit(75))
 for place, _ in completed(time.sleep, [(0.05,)] * 10_000, 2):
     print(place, flush=True)
 """
@@ -80,20 +83,35 @@ def test_no_worker_is_left() -> None:
             os.kill(each, 0)
 
 
-def test_an_interrupt_ends_all(tmp_path: Path) -> None:
-    """Ctrl-C in a script without a guard: one traceback, not one of each worker."""
+@pytest.fixture
+def endless(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
+    """The script ENDLESS at work, with its workers in a process group of its own."""
     script = tmp_path / "script.py"
     script.write_text(ENDLESS)
-    process = subprocess.Popen(
+    with subprocess.Popen(
         [sys.executable, str(script)],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
-    )
-    assert process.stdout is not None
-    assert process.stdout.readline().strip().isdigit()
-    os.killpg(process.pid, signal.SIGINT)  # as a terminal does
-    _, errors = process.communicate(timeout=60)
-    assert process.returncode == -signal.SIGINT
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline().strip().isdigit()
+        yield process
+        with suppress(ProcessLookupError):  # whatever a failed test has left
+            os.killpg(process.pid, signal.SIGKILL)
+
+
+def test_an_interrupt_ends_all(endless: subprocess.Popen[str]) -> None:
+    """Ctrl-C in a script without a guard: one traceback, not one of each worker."""
+    os.killpg(endless.pid, signal.SIGINT)  # as a terminal does
+    _, errors = endless.communicate(timeout=60)  # until the last worker has closed the pipe
+    assert endless.returncode == -signal.SIGINT
     assert errors.count("Traceback") == errors.count("KeyboardInterrupt") == 1
+
+
+def test_a_stop_ends_all(endless: subprocess.Popen[str]) -> None:
+    """SIGTERM for the script alone, as a container gets it: its workers end with it."""
+    endless.send_signal(signal.SIGTERM)
+    _, errors = endless.communicate(timeout=60)
+    assert (endless.returncode, errors) == (75, "")
