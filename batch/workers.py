@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import as_completed
+from concurrent.futures import Future, as_completed
 from typing import TypeVar
 
 from loky import ProcessPoolExecutor, cpu_count
@@ -64,14 +64,16 @@ def completed(
     # Ctrl-C is for this process: each worker would print a traceback.
     ignored = (signal.SIGINT, signal.SIG_IGN)
     pool = ProcessPoolExecutor(
-        workers,
+        max(1, min(workers, len(tasks))),
         timeout=IDLE_SECONDS,
         initializer=signal.signal,
         initargs=ignored,
         env=_ONE_THREAD,
     )
-    places = {pool.submit(function, *task): place for place, task in enumerate(tasks)}
+    places: dict[Future[Result], int] = {}
     try:
+        for place, task in enumerate(tasks):
+            places[pool.submit(function, *task)] = place
         for future in as_completed(places):
             yield places.pop(future), future.result()
     except TerminatedWorkerError as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import signal
 import subprocess
@@ -51,6 +52,15 @@ def test_every_result_has_its_place() -> None:
     """In whatever order they come."""
     tasks = [(2, n) for n in range(50)]
     assert dict(completed(pow, tasks, 2)) == {n: 2**n for n in range(50)}
+
+
+def test_no_more_workers_than_tasks() -> None:
+    """Each takes memory, even without a task; and without any task there is none."""
+    before = set(multiprocessing.active_children())
+    results = completed(pow, [(2, 3)], 8)
+    assert next(results) == (0, 8)
+    assert len(set(multiprocessing.active_children()) - before) == 1
+    assert list(results) == list(completed(pow, [], 8)) == []
 
 
 def test_workers_have_one_thread() -> None:
