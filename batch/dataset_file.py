@@ -20,6 +20,10 @@ from shortlist.recsys.models.catalogue import (
 )
 from shortlist.recsys.models.interactions import Events, Negatives
 
+# Arrays in one file and texts in another: without pickle, npz holds no lists of strings.
+ARRAYS = "dataset.npz"
+TEXTS = "dataset.msgpack"
+
 
 def save(directory: Path, dataset: Dataset) -> None:
     """Writes `dataset` into `directory`."""
@@ -28,9 +32,8 @@ def save(directory: Path, dataset: Dataset) -> None:
     labels: dict[str, Any] = {
         f"labels_{i}": c.rows for i, c in enumerate(catalogue.content.columns)
     }
-    # Arrays in one file and texts in another: without pickle, npz holds no lists of strings.
     np.savez(
-        directory / "dataset.npz",
+        directory / ARRAYS,
         user=events.user,
         item=events.item,
         time=events.time,
@@ -61,13 +64,18 @@ def save(directory: Path, dataset: Dataset) -> None:
         "label_columns": [[c.name, c.labels] for c in catalogue.content.columns],
         "number_names": catalogue.content.number_names,
     }
-    (directory / "dataset.msgpack").write_bytes(msgpack.packb(texts))
+    (directory / TEXTS).write_bytes(msgpack.packb(texts))
+
+
+def size(directory: Path) -> int:
+    """Bytes of what `save` wrote."""
+    return sum((directory / name).stat().st_size for name in (ARRAYS, TEXTS))
 
 
 def load(directory: Path) -> Dataset:
     """Reads what `save` wrote."""
-    texts = msgpack.unpackb((directory / "dataset.msgpack").read_bytes(), use_list=False)
-    with np.load(directory / "dataset.npz", allow_pickle=False) as a:
+    texts = msgpack.unpackb((directory / TEXTS).read_bytes(), use_list=False)
+    with np.load(directory / ARRAYS, allow_pickle=False) as a:
         events = Events(
             a["user"],
             a["item"],

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from shortlist.batch.batch_store import batch_store
+from shortlist.batch.free_memory import free_memory
 from shortlist.recsys.errors import InvalidInput, ShortlistError
 from shortlist.recsys.settings import Settings, misspelt
 from shortlist.recsys.store import s3
@@ -143,7 +144,7 @@ def _numbers(text: str) -> tuple[int, ...]:
 
 
 def _machine() -> Finding:
-    cores, memory = len(os.sched_getaffinity(0)), _free_memory()
+    cores, memory = len(os.sched_getaffinity(0)), free_memory()
     if memory is None:
         return Finding("machine", OK, f"{cores} cores")
     found = f"{cores} cores, {memory / 2**30:.1f} GiB of memory free"
@@ -151,22 +152,6 @@ def _machine() -> Finding:
         remedy = "free some, or give the machine more: training takes about 1 GiB and grows"
         return Finding("machine", WARNING, found, remedy)
     return Finding("machine", OK, found)
-
-
-def _free_memory() -> int | None:
-    """Bytes that this process may still take; None where the system does not tell."""
-    try:
-        fields = dict(
-            line.split(":", 1) for line in Path("/proc/meminfo").read_text().splitlines() if line
-        )
-        free = int(fields["MemAvailable"].split()[0]) << 10
-    except (OSError, KeyError, ValueError):
-        return None
-    with suppress(OSError, ValueError):  # a container's own limit, unless that says `max`
-        group = Path("/sys/fs/cgroup")
-        limit = int((group / "memory.max").read_text())
-        return min(free, limit - int((group / "memory.current").read_text()))
-    return free
 
 
 def _settings(environ: Mapping[str, str]) -> Finding:

@@ -359,9 +359,17 @@ def _report(job: Job, dataset: Dataset, model: Model) -> Report:
     with job.reporter.stage("leak audit"):  # first: a leak makes all figures worthless
         checks = audit(dataset, cut, past, model, truth, {"towers": events_digest})
     picks = collect.drawn(dataset)
-    lists = offline_evaluation.listed(model, truth, job.reporter)
+    workers = job.settings.workers
+    lists = offline_evaluation.listed(model, truth, job.reporter, workers)
     report = offline_evaluation.compare(
-        model, past, truth, dataset.catalogue, job.protocol, job.reporter, lists=lists
+        model,
+        past,
+        truth,
+        dataset.catalogue,
+        job.protocol,
+        job.reporter,
+        lists=lists,
+        workers=workers,
     )
     shown = np.isin(truth.users, picks.users)
     _write_facts(job, dataset, picks, truth, lists.two_stage.items[shown])
@@ -417,7 +425,8 @@ def precompute_lists(job: Job) -> None:
     """Assembles the bundle, and computes all users' lists."""
     dataset = dataset_file.load(job.work)
     directory, lists = _assembled(job, dataset), job.work / "lists"
-    engine, workers, length = job.settings.engine, job.settings.workers, job.settings.list_length
+    engine, length = job.settings.engine, job.settings.list_length
+    workers = precompute.workers_of(job.work, job.settings.workers, dataset.events.n_users)
     with job.reporter.stage("precompute the lists") as progress:
         if engine == "local" and workers == 1:
             precompute.write_shards(bundle.load(directory), dataset, lists, length, progress)

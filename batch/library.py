@@ -344,6 +344,7 @@ def evaluate(
     params: FitParams | None = None,
     methods: Sequence[str] | None = None,
     cold_start: bool = False,
+    workers: int = 0,
     reporter: ProgressReporter | None = None,
 ) -> Evaluation:
     """Compares the two stages with the retriever and strong baselines on a hold-out.
@@ -354,6 +355,8 @@ def evaluate(
     methods: names of those to fit and report, such as ["popularity", "ease"]; None for all. Their
     figures are the same as among all; those of the model alone need "two_stage".
     cold_start: also measures users and items that training has not seen; three times the time.
+    workers: processes that make the lists; 1 makes them in this one, and 0 takes every core where
+    there are users and memory enough.
     reporter: shows the progress; None shows nothing.
 
     Raises:
@@ -367,7 +370,7 @@ def evaluate(
     reporter = silent_reporter() if reporter is None else reporter
     params = params_of(params, repeats)
     dataset = data.loaded.dataset
-    report = offline_evaluation.run(dataset, protocol, params, reporter, named)
+    report = offline_evaluation.run(dataset, protocol, params, reporter, named, workers)
     if cold_start:
         report |= measure_cold_start(dataset, protocol, params, reporter)
         report |= reporter.stages.summary()  # again: the seconds have grown

@@ -208,11 +208,13 @@ def compare(
     others: Mapping[str, Recommend] | None = None,
     lists: StageLists | None = None,
     named: Collection[str] = COMPARED,
+    workers: int = 1,
 ) -> Report:
     """Reports the metrics of every method among `named`, and candidate recall.
 
     model: None where neither of its two methods is named.
     lists: what both stages list for the users of `truth`, where it is known already.
+    workers: the processes that make the lists, as `workers_for` takes them.
 
     Where the user's own items may be offered, the section "repeats" has the figures of new and of
     repeated items apart: each method lists the ones or the others alone. The sections
@@ -243,12 +245,14 @@ def compare(
 
     both = model if TWO_STAGE in named else None
     if both is not None and lists is None:
-        lists = listed(both, truth, reporter)
+        lists = listed(both, truth, reporter, workers)
     report = evaluated("evaluation", truth, lists)
     if repeats is not Repeats.NEVER:
         parts = {}
         for name, part in _parts(truth, past.n_items).items():
-            own = None if both is None else listed(both, part, reporter, f" of {name} items")
+            own = None
+            if both is not None:
+                own = listed(both, part, reporter, workers, f" of {name} items")
             figures = evaluated(f"evaluation of {name} items", part, own)
             parts[name] = {"methods": figures["methods"], "paired": figures["paired"]}
         report["repeats"] = {"parts": parts}
@@ -258,10 +262,15 @@ def compare(
     return report
 
 
-def listed(model: Model, truth: Truth, reporter: ProgressReporter, of: str = "") -> StageLists:
-    """What both stages list for the users of `truth`, as a stage of its own."""
+def listed(
+    model: Model, truth: Truth, reporter: ProgressReporter, workers: int, of: str = ""
+) -> StageLists:
+    """What both stages list for the users of `truth`, as a stage of its own.
+
+    workers: as `compare` takes them.
+    """
     with reporter.stage(f"lists{of}") as progress:
-        return stage_lists(model, truth, progress)
+        return stage_lists(model, truth, progress, workers)
 
 
 def _methods_of(
@@ -346,11 +355,13 @@ def run(
     params: FitParams,
     reporter: ProgressReporter,
     named: Collection[str] = COMPARED,
+    workers: int = 1,
 ) -> Report:
     """Fits the named methods to the past, and reports.
 
     The past and the hold-out are those of `protocol`. What a report says of the model beside its
     figures is only there where the two stages are named.
+    workers: as `compare` takes them.
 
     Raises:
         InvalidData: nothing can be held out.
@@ -381,6 +392,7 @@ def run(
         reporter,
         others,
         named=named,
+        workers=workers,
     )
     report |= of_model
     report["data"] = describe(dataset)

@@ -7,11 +7,8 @@ and its users alone, so that it can be computed anywhere and again.
 from __future__ import annotations
 
 import math
-import multiprocessing
 import os
-import signal
 from collections.abc import Callable, Iterator
-from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -21,10 +18,11 @@ import msgpack
 import numpy as np
 
 from shortlist.batch import dataset_file
+from shortlist.batch.workers import completed, workers_for
 from shortlist.recsys.atomic_file import remove_drafts, replacing
 from shortlist.recsys.errors import InvalidSettings
 from shortlist.recsys.event_rules import EventRules
-from shortlist.recsys.models.bundle import Bundle, asked_at
+from shortlist.recsys.models.bundle import Bundle, asked_at, own_bytes
 from shortlist.recsys.models.bundle import load as load_bundle
 from shortlist.recsys.models.catalogue import Dataset
 from shortlist.recsys.models.interactions import (
@@ -50,8 +48,8 @@ from shortlist.recsys.store.records import (
 from shortlist.recsys.store.release_files import verify
 from shortlist.recsys.store.watermark import BEGINNING
 
-SHARD_USERS = 2048
-"""Some megabytes and seconds: what an interruption costs, and what one worker takes at a time."""
+SHARD_USERS = 512
+"""A second of one core: what an interruption costs, and what one worker takes at a time."""
 
 ReportProgress = Callable[[float, str], None]
 """Takes the share done and a note."""
@@ -87,16 +85,29 @@ def write_shards_by(
 ) -> None:
     """Writes the missing shards by processes or on Ray.
 
-    They read the files in `work`.
+    They read the files in `work`. On a Ray cluster it must be one that every node sees.
+    workers: processes, or Ray's workers on this machine.
 
-    On a Ray cluster the work directory must be one that every node sees.
+    Raises:
+        InvalidSettings: Ray is not installed, or a process was killed.
     """
     version = str(verify(work / "bundle")["version"])
     n_users = dataset_file.load(work).events.n_users
     missing = missing_shards(work / "lists", version, n_users)
     tasks = [(str(work.resolve()), users, length) for users in missing]
-    for done, _ in enumerate(_ENGINES[engine](tasks, workers), 1):
-        progress(done / len(tasks), f"{done} of {len(tasks)} shards")
+    done = n_users - sum(map(len, missing))
+    for written in _ENGINES[engine](tasks, workers):
+        done += written
+        progress(done / n_users, f"{done} of {n_users} users")
+
+
+def workers_of(work: Path, wanted: int, n_users: int) -> int:
+    """The number of processes that write the shards of `work`; 1 for this process alone.
+
+    wanted: as `workers_for` takes it.
+    """
+    loaded = dataset_file.size(work) + own_bytes(work / "bundle")
+    return workers_for(wanted, n_users, loaded)
 
 
 def missing_shards(directory: Path, version: str, n_users: int) -> list[range]:
@@ -142,21 +153,8 @@ def _loaded(work: str) -> tuple[Bundle, Dataset]:
 
 
 def _by_processes(tasks: list[Task], workers: int) -> Iterator[int]:
-    """Runs the tasks in spawned processes.
-
-    A fork after an OpenMP region would hang.
-    """
-    spawned = multiprocessing.get_context("spawn")
-    # Ctrl-C is for this process: each worker would print a traceback.
-    ignored = (signal.SIGINT, signal.SIG_IGN)
-    with ProcessPoolExecutor(workers, spawned, signal.signal, ignored) as pool:
-        futures = [pool.submit(_run_task, *task) for task in tasks]
-        try:
-            for future in as_completed(futures):
-                yield future.result()
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)  # else all the others would run first
-            raise
+    for _, written in completed(_run_task, tasks, workers):
+        yield written
 
 
 def _by_ray(tasks: list[Task], workers: int) -> Iterator[int]:

@@ -6,12 +6,19 @@ candidates a hit came from. All of it needs each user's candidates, which are re
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, fields, replace
+from functools import cache
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 
+from shortlist.batch.precompute import ReportProgress
+from shortlist.batch.workers import completed, workers_for
 from shortlist.recsys.evaluation.ranking_metrics import DEPTH, row_keys
 from shortlist.recsys.evaluation.truth import Truth, pair_keys
+from shortlist.recsys.models.bundle import load_model, save_model
 from shortlist.recsys.models.features import Candidates
 from shortlist.recsys.models.interactions import MISSING, Float32, Int32, Recommend, UserStates
 from shortlist.recsys.models.pipeline import (
@@ -23,8 +30,7 @@ from shortlist.recsys.models.pipeline import (
     recommend,
     retrieved,
 )
-from shortlist.recsys.training.fit import without_ranker
-from shortlist.recsys.training.two_tower import TrainingProgress
+from shortlist.recsys.models.ranker import NO_RANKER
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,21 +87,84 @@ class StageLists:
         return by_source
 
 
-def stage_lists(model: Model, truth: Truth, progress: TrainingProgress) -> StageLists:
-    """The lists for the users of `truth`, with the model's ranker and without it."""
-    first = without_ranker(model)
-    retriever, two_stage = [_nobody()], [_nobody()]
-    found = [np.empty(0, np.int32)]
-    has_history = False
-    for start in range(0, len(truth), USERS_AT_ONCE):
-        part = truth.slice(start, min(start + USERS_AT_ONCE, len(truth)))
-        candidates, sources = retrieved(model, part.states)
-        retriever.append(recommend(first, part.states, DEPTH, candidates=candidates))
-        two_stage.append(recommend(model, part.states, DEPTH, candidates=candidates))
-        found.append(_sources_of_held_out(candidates, sources, part, len(model.towers.items)))
-        has_history |= bool((sources == list(CANDIDATE_SOURCES).index(HISTORY)).any())
-        progress((start + len(part)) / len(truth), f"{start + len(part)} of {len(truth)} users")
-    return StageLists(_joined(retriever), _joined(two_stage), np.concatenate(found), has_history)
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """What a `StageLists` holds, of a block of users."""
+
+    retriever: Recommended
+    two_stage: Recommended
+    found: Int32
+    has_history: bool
+
+
+def stage_lists(
+    model: Model, truth: Truth, progress: ReportProgress, workers: int = 1
+) -> StageLists:
+    """The lists for the users of `truth`, with the model's ranker and without it.
+
+    workers: the processes that make them, as `workers_for` takes them.
+
+    Raises:
+        InvalidSettings: a process was killed.
+    """
+    n_users, done = len(truth), 0
+    starts = range(0, n_users, USERS_AT_ONCE)
+    blocks = [truth.slice(at, min(at + USERS_AT_ONCE, n_users)) for at in starts]
+    workers = workers_for(workers, n_users, _own_bytes(model))
+    parts: dict[int, _Part] = {}
+    for place, part in _by_block(model, blocks, workers):
+        parts[place] = part
+        done += len(blocks[place])
+        progress(done / n_users, f"{done} of {n_users} users")
+    ordered = [parts[place] for place in range(len(blocks))]
+    return StageLists(
+        _joined([_nobody(), *(part.retriever for part in ordered)]),
+        _joined([_nobody(), *(part.two_stage for part in ordered)]),
+        np.concatenate([np.empty(0, np.int32), *(part.found for part in ordered)]),
+        any(part.has_history for part in ordered),
+    )
+
+
+def _own_bytes(model: Model) -> int:
+    """Bytes that each process loads for itself, of the index and the table.
+
+    Vectors and neighbours are mapped, and shared.
+    """
+    columns = [getattr(model.table, field.name) for field in fields(model.table)]
+    arrays = [model.towers.items, *(c for c in columns if isinstance(c, np.ndarray))]
+    return sum(array.nbytes for array in arrays)
+
+
+def _by_block(model: Model, blocks: list[Truth], workers: int) -> Iterator[tuple[int, _Part]]:
+    """The place and the lists of each block, as they are made."""
+    if workers == 1:
+        for place, block in enumerate(blocks):
+            yield place, _lists(model, block)
+        return
+    with TemporaryDirectory(prefix="shortlist-lists-") as directory:
+        text = NO_RANKER if model.ranker is None else model.ranker.text
+        save_model(Path(directory), model, text, {"version": "evaluated"})
+        yield from completed(_lists_by_files, [(directory, block) for block in blocks], workers)
+
+
+def _lists_by_files(directory: str, block: Truth) -> _Part:
+    return _lists(_loaded(directory), block)
+
+
+@cache  # once a process: loading takes longer than a block
+def _loaded(directory: str) -> Model:
+    return load_model(Path(directory))
+
+
+def _lists(model: Model, block: Truth) -> _Part:
+    candidates, sources = retrieved(model, block.states)
+    first = replace(model, ranker=None)
+    return _Part(
+        recommend(first, block.states, DEPTH, candidates=candidates),
+        recommend(model, block.states, DEPTH, candidates=candidates),
+        _sources_of_held_out(candidates, sources, block, len(model.towers.items)),
+        bool((sources == list(CANDIDATE_SOURCES).index(HISTORY)).any()),
+    )
 
 
 def _nobody() -> Recommended:

@@ -390,11 +390,12 @@ class Settings:
     ]
     workers: Annotated[
         int,
-        Interval(ge=1, le=4096),
+        Interval(ge=0, le=4096),
         Variable(
             "SHORTLIST_WORKERS",
-            1,
-            "Processes that precompute lists; 1 computes in the batch's own process.",
+            0,
+            "Processes that make lists; 1 makes them in the batch's own, and 0 takes every core "
+            "where there are users and memory enough.",
         ),
     ]
     engine: Annotated[

@@ -111,6 +111,7 @@ def evaluate(**options: Any) -> None:  # noqa: ANN401 - click's own
         params=params,
         methods=options["methods"],
         cold_start=options["cold_start"],
+        workers=settings.workers,
         reporter=reporter,
     )
     if page is not None:

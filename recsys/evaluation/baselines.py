@@ -15,7 +15,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy import sparse
 
 from shortlist.recsys.errors import InvalidRecommendations, InvalidSettings
@@ -42,6 +41,9 @@ Rows = Callable[[UserStates, int], Csr]
 CHUNK_CELLS = 2**22
 """Scores held at once: 16 MiB, and below 100 MiB with the copies that ranking makes."""
 
+GROUP = 16
+"""Columns of which only the least is looked at first."""
+
 
 @dataclass(frozen=True, slots=True)
 class ItemWeights:
@@ -60,7 +62,7 @@ def fit_popularity(events: Events) -> Recommend:
     """Items by the number of distinct users who had them."""
     matrix = interaction_matrix(events.user, events.item, (events.n_users, events.n_items))
     counts = _user_counts(matrix)
-    return by_scores(events.n_items, lambda seen: np.broadcast_to(counts, seen.shape))
+    return by_ranking(counts)
 
 
 def item_knn_weights(
@@ -133,7 +135,28 @@ def fit_recent_popularity(events: Events) -> Recommend:
     recent = _user_counts(interaction_matrix(events.user[is_recent], events.item[is_recent], shape))
     rank = np.empty(events.n_items, np.float32)
     rank[np.lexsort((-np.arange(events.n_items), overall, recent))] = np.arange(events.n_items)
-    return by_scores(events.n_items, lambda seen: np.broadcast_to(rank, seen.shape))
+    return by_ranking(rank)
+
+
+def by_ranking(scores: Float32) -> Recommend:
+    """A `Recommend` that offers everybody the same items, by these scores, float32[n_items].
+
+    It gives what `by_scores` would, without ranking all items again for each user.
+    """
+    order = np.argsort(-scores, kind="stable")
+
+    def recommend(states: UserStates, k: int) -> tuple[Int32, Float32]:
+        items = np.full((len(states), k), MISSING, np.int32)
+        best = np.full((len(states), k), -np.inf, np.float32)
+        for user in range(len(states)):
+            is_open = states.open_to(user, len(order))
+            closed = len(order) - int(np.count_nonzero(is_open))
+            first = order[: k + closed]
+            rows = first[is_open[first]][:k]
+            items[user, : len(rows)], best[user, : len(rows)] = rows, scores[rows]
+        return items, best
+
+    return recommend
 
 
 def seen_rows(states: UserStates, n_items: int) -> Csr:
@@ -186,27 +209,39 @@ def top_k_open(scores: Float32, states: UserStates, k: int) -> tuple[Int32, Floa
 
 def least(loss: Float32, m: int) -> Int64:
     """int64[U, m]: the columns of each row's m least values, least first, equal ones by column."""
+    n_users, n = loss.shape
     if m == 0:
-        return np.empty((len(loss), 0), np.int64)
-    chosen = np.ones(loss.shape, bool)
-    if m < loss.shape[1]:
-        bound = np.partition(loss, m - 1, axis=1)[:, m - 1 : m]
-        chosen = loss <= bound
-        # Where values equal the bound, there may be more than m; argpartition would take any.
-        crowded = np.flatnonzero(chosen.sum(axis=1) > m)
-        chosen[crowded] = _without_surplus(loss[crowded], bound[crowded], m)
-    columns = np.nonzero(chosen)[1].reshape(len(loss), m)
-    order = np.argsort(np.take_along_axis(loss, columns, axis=1), axis=1, kind="stable")
-    return np.take_along_axis(columns, order, axis=1)
+        return np.empty((n_users, 0), np.int64)
+    bound = _bound(loss, m)
+    chosen = loss < bound
+    lacking = m - np.count_nonzero(chosen, axis=1)
+    # Many values may equal the bound; of those, the first fill what is left.
+    short = np.flatnonzero(lacking > 0)
+    at = loss[short] == bound[short]
+    at &= np.cumsum(at, axis=1, dtype=np.int32) <= lacking[short, None]
+    chosen[short] |= at
+    rows, columns = np.divmod(np.flatnonzero(chosen), n)
+    counts = np.count_nonzero(chosen, axis=1)
+    places = np.arange(len(rows)) - np.repeat(np.cumsum(counts) - counts, counts)
+    shape = n_users, int(counts.max(initial=m))
+    values, of = np.full(shape, np.inf, loss.dtype), np.zeros(shape, np.int64)
+    values[rows, places], of[rows, places] = loss[rows, columns], columns
+    order = np.argsort(values, axis=1, kind="stable")[:, :m]
+    return np.take_along_axis(of, order, axis=1)
 
 
-def _without_surplus(loss: Float32, bound: Float32, m: int) -> NDArray[np.bool_]:
-    """A mask like `loss`: exactly m per row, all below `bound` and the first of those at it."""
-    below, at = loss < bound, loss == bound
-    room = m - below.sum(axis=1, keepdims=True)
-    place = np.cumsum(at, axis=1, dtype=np.int32)
-    chosen: NDArray[np.bool_] = below | (at & (place <= room))
-    return chosen
+def _bound(loss: Float32, m: int) -> Float32:
+    """float32[U, 1]: a value that is at least the m-th least of each row, and seldom far above.
+
+    That of the minima of GROUP columns each is such a value, and found much sooner.
+    """
+    width = loss.shape[1] // GROUP
+    if width < 2 * m:
+        return np.partition(loss, m - 1, axis=1)[:, m - 1 : m]
+    minima = loss[:, :width].copy()
+    for start in range(width, GROUP * width, width):
+        np.minimum(minima, loss[:, start : start + width], out=minima)
+    return np.partition(minima, m - 1, axis=1)[:, m - 1 : m]
 
 
 def _user_counts(matrix: Csr) -> Float32:

@@ -9,7 +9,7 @@ stays bounded.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 from scipy import sparse
@@ -17,8 +17,8 @@ from scipy import sparse
 from shortlist.recsys.evaluation.ranking_metrics import COVERAGE_DEPTH, Float64
 from shortlist.recsys.models.interactions import MISSING, Int32, Int64
 
-Statistic = Callable[[Int64], Float64]
-"""counts int64[c, U] of c resamples -> float64[c, M]: M statistics of each."""
+Statistic = Callable[[Float64], Float64]
+"""counts float64[c, U] of c resamples -> float64[c, M]: M statistics of each."""
 
 N_RESAMPLES = 1000
 """Enough for 25 resamples beyond each end of a 95% interval."""
@@ -40,7 +40,24 @@ def resampled(
     statistic: Statistic, n_users: int, rng: np.random.Generator, n_resamples: int = N_RESAMPLES
 ) -> Float64:
     """float64[n_resamples, M]: the statistics of resamples of `n_users` (at least one) users."""
-    return np.concatenate([statistic(counts) for counts in _counts(n_users, rng, n_resamples)])
+    return resampled_together([statistic], n_users, rng, n_resamples)[0]
+
+
+def resampled_together(
+    statistics: Sequence[Statistic],
+    n_users: int,
+    rng: np.random.Generator,
+    n_resamples: int = N_RESAMPLES,
+) -> list[Float64]:
+    """What `resampled` gives of each statistic, all from the same resamples.
+
+    Drawing takes longer than most statistics.
+    """
+    chunks = [
+        [statistic(counts) for statistic in statistics]
+        for counts in _counts(n_users, rng, n_resamples)
+    ]
+    return [np.concatenate(parts) for parts in zip(*chunks, strict=True)]
 
 
 def interval(replicates: Float64, level: float = 0.95) -> tuple[Float64, Float64]:
@@ -61,10 +78,9 @@ def means(values: Float64) -> Statistic:
     known = (~np.isnan(values)).astype(np.float64)
     filled = np.nan_to_num(values, nan=0.0)
 
-    def statistic(counts: Int64) -> Float64:
-        weights = counts.astype(np.float64)
-        n_known = _product(weights, known)
-        drawn: Float64 = _product(weights, filled) / np.where(n_known > 0, n_known, np.nan)
+    def statistic(counts: Float64) -> Float64:
+        n_known = _product(counts, known)
+        drawn: Float64 = _product(counts, filled) / np.where(n_known > 0, n_known, np.nan)
         return drawn
 
     return statistic
@@ -108,7 +124,7 @@ def coverages(ranked: Int32, n_items: int) -> Statistic:
     ones = np.ones(len(users), np.float32)
     shows = sparse.csr_matrix((ones, (top[users, ranks], users)), shape=(n_items, len(ranked)))
 
-    def statistic(counts: Int64) -> Float64:
+    def statistic(counts: Float64) -> Float64:
         drawn = (counts > 0).T.astype(np.float32)  # [U, c]
         shares: Float64 = ((shows @ drawn) > 0).mean(axis=0)[:, None]
         return shares
@@ -148,9 +164,10 @@ def _signs(n_users: int, rng: np.random.Generator, n_flips: int) -> Iterator[Flo
         yield np.where(rng.random((rows, n_users)) < 0.5, -1.0, 1.0)  # noqa: PLR2004 - a fair coin
 
 
-def _counts(n_users: int, rng: np.random.Generator, n_resamples: int) -> Iterator[Int64]:
-    """Chunks int64[c, n_users] of `n_resamples` rows: how often each user is drawn."""
+def _counts(n_users: int, rng: np.random.Generator, n_resamples: int) -> Iterator[Float64]:
+    """Chunks float64[c, n_users] of `n_resamples` rows: how often each user is drawn."""
     chunk = max(1, CHUNK_BYTES // (8 * n_users))
     shares = np.full(n_users, 1.0 / n_users)
     for start in range(0, n_resamples, chunk):
-        yield rng.multinomial(n_users, shares, size=min(chunk, n_resamples - start))
+        counts = rng.multinomial(n_users, shares, size=min(chunk, n_resamples - start))
+        yield counts.astype(np.float64)

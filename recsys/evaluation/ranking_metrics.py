@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import warnings
 from dataclasses import dataclass
+from functools import cached_property
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -40,8 +42,23 @@ DEPTH = 100
 COVERAGE_DEPTH = 10
 """Ranks that `coverage` counts."""
 
+ROWS_AT_ONCE = 4096
+"""Items whose categories are held in full at once: a few MB."""
 
-@dataclass(frozen=True, slots=True)
+
+class Directions(NamedTuple):
+    """The n items' categories as vectors of length 1, without the zeros.
+
+    starts: int64[n + 1], whose slices of categories: int64[m] and values: float64[m] give each item
+    its own.
+    """
+
+    starts: Int64
+    categories: Int64
+    values: Float64
+
+
+@dataclass(frozen=True)
 class ItemFacts:
     """Facts about items as of the cut, for metrics beyond accuracy; see `facts_of`.
 
@@ -56,6 +73,17 @@ class ItemFacts:
 
     def __len__(self) -> int:
         return len(self.users)
+
+    @cached_property
+    def directions(self) -> Directions:
+        """The items' categories, computed once."""
+        lengths = [
+            np.linalg.norm(self.membership[start : start + ROWS_AT_ONCE].astype(np.float64), axis=1)
+            for start in range(0, len(self), ROWS_AT_ONCE)
+        ]
+        items, categories = np.nonzero(self.membership)
+        values = self.membership[items, categories] / np.concatenate([[], *lengths])[items]
+        return Directions(np.searchsorted(items, np.arange(len(self) + 1)), categories, values)
 
 
 def facts_of(past: Events, membership: Float32) -> ItemFacts:
@@ -158,11 +186,16 @@ def diversity(ranked: Int32, facts: ItemFacts, k: int) -> Float64:
     out; NaN where no pair is left. ranked: int32[U, K].
     """
     top = ranked[:, :k]
-    listed = (top != MISSING)[:, :, None]
-    rows = np.where(listed, facts.membership[top], 0.0).astype(np.float64)  # [U, k, C]
-    lengths = np.linalg.norm(rows, axis=2)
-    summed = (rows / np.where(lengths > 0, lengths, 1.0)[:, :, None]).sum(axis=1)  # [U, C]
-    n = (lengths > 0).sum(axis=1)
+    starts, categories, values = facts.directions
+    users, ranks = np.nonzero(top != MISSING)
+    first = starts[top[users, ranks]]
+    counts = starts[top[users, ranks] + 1] - first
+    entries = np.arange(counts.sum()) + np.repeat(first - np.cumsum(counts) + counts, counts)
+    shape = len(top), facts.membership.shape[1]
+    cells = np.repeat(users, counts) * shape[1] + categories[entries]
+    # Added up rank by rank, so that no user's figure depends on the others.
+    summed = np.bincount(cells, values[entries], shape[0] * shape[1]).reshape(shape)  # [U, C]
+    n = np.bincount(users[counts > 0], minlength=len(top))
     # Of unit rows u_1 … u_n the cosines of all ordered pairs sum to |u_1 + … + u_n|^2 - n.
     mean_cosine = ((summed**2).sum(axis=1) - n) / _or_nan(n * (n - 1))
     return np.clip(1.0 - mean_cosine, 0.0, 1.0)

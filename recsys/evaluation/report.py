@@ -19,12 +19,13 @@ from shortlist.recsys.atomic_file import write_atomically
 from shortlist.recsys.errors import InvalidInput
 from shortlist.recsys.evaluation.bootstrap import (
     N_RESAMPLES,
+    Statistic,
     coverages,
     interval,
     means,
     means_within,
     recentred,
-    resampled,
+    resampled_together,
     sign_flip_p_values,
 )
 from shortlist.recsys.evaluation.headline import HEADLINE_METRIC
@@ -88,6 +89,18 @@ class Measured(NamedTuple):
     hits: Int64
 
 
+class Drawn(NamedTuple):
+    """Statistics of the same resamples of the counted users.
+
+    methods: float64[resamples, METHOD_METRICS] of each; pairs: float64[resamples, P] of each two;
+    segments: float64[resamples, segments * methods] of each kind.
+    """
+
+    methods: dict[str, Float64]
+    pairs: Float64
+    segments: dict[str, Float64]
+
+
 def evaluate(
     methods: Mapping[str, Recommend],
     truth: Truth,
@@ -126,20 +139,20 @@ def evaluate(
     for name, method in methods.items():
         advance = None if progress is None else partial(progress, name)
         measured[name] = _measure(name, method, truth, facts, k=k, advance=advance)
-    figures = _figures(measured, facts, np.random.default_rng(seed), n_resamples)
     headline = PER_USER.index(HEADLINE_METRIC)
     compared = {name: m.values[:, headline] for name, m in measured.items()}
-    segments = {
-        kind: _by_segment(compared, users, seed, n_resamples)
-        for kind, users in _segments(truth, facts, category_names).items()
-    }
+    segments = _segments(truth, facts, category_names)
+    drawn = _drawn(measured, compared, segments, facts, np.random.default_rng(seed), n_resamples)
     report: Report = {
         "protocol": protocol,
         "k": k,
         "n_items": len(facts),
-        "methods": figures,
-        "paired": _paired(compared, seed, flip_seed, n_resamples),
-        "segments": segments,
+        "methods": _figures(measured, facts, drawn),
+        "paired": _paired(compared, drawn, flip_seed),
+        "segments": {
+            kind: _by_segment(compared, users, drawn and drawn.segments[kind])
+            for kind, users in segments.items()
+        },
         "popularity": _by_popularity(measured, truth, facts),
     }
     return report | {"warnings": warnings_of(report)}
@@ -258,29 +271,46 @@ def _measure(
     return Measured(np.concatenate(values), np.concatenate(tops), hits)
 
 
-def _figures(
-    measured: Mapping[str, Measured], facts: ItemFacts, rng: np.random.Generator, n_resamples: int
-) -> dict[str, dict[str, Any]]:
-    """The values and intervals of METHOD_METRICS by method, and the number of counted users."""
+def _drawn(
+    measured: Mapping[str, Measured],
+    compared: Mapping[str, Float64],
+    segments: Mapping[str, Segments],
+    facts: ItemFacts,
+    rng: np.random.Generator,
+    n_resamples: int,
+) -> Drawn | None:
+    """What is drawn for all intervals; None where there are too few users to resample."""
     n_users = max((len(m.values) for m in measured.values()), default=0)
     if is_few(n_users):
-        return {name: _figures_of_few(m, facts) for name, m in measured.items()}
+        return None
+    values = np.stack(list(compared.values()), axis=1)  # [C, M]
     statistics = [
-        statistic
-        for m in measured.values()
-        for statistic in (means(m.values), coverages(m.top, len(facts)))
+        *(_statistic(m, facts) for m in measured.values()),
+        means(_differences(compared)),
+        *(means_within(values, of, len(labels)) for labels, of in segments.values()),
     ]
+    of_methods = len(measured)
+    drawn = resampled_together(statistics, n_users, rng, n_resamples)
+    return Drawn(
+        dict(zip(measured, drawn[:of_methods], strict=True)),
+        drawn[of_methods],
+        dict(zip(segments, drawn[of_methods + 1 :], strict=True)),
+    )
 
-    def statistic(counts: Int64) -> Float64:
-        return np.hstack([each(counts) for each in statistics])
 
-    # Drawing takes longer than most statistics: all methods share the draws.
-    drawn = resampled(statistic, n_users, rng, n_resamples)
-    parts = np.split(drawn, len(measured), axis=1)
-    return {
-        name: _figures_of(m, facts, part)
-        for (name, m), part in zip(measured.items(), parts, strict=True)
-    }
+def _statistic(measured: Measured, facts: ItemFacts) -> Statistic:
+    """One method's METHOD_METRICS."""
+    parts = means(measured.values), coverages(measured.top, len(facts))
+    return lambda counts: np.hstack([part(counts) for part in parts])
+
+
+def _figures(
+    measured: Mapping[str, Measured], facts: ItemFacts, drawn: Drawn | None
+) -> dict[str, dict[str, Any]]:
+    """The values and intervals of METHOD_METRICS by method, and the number of counted users."""
+    if drawn is None:
+        return {name: _figures_of_few(m, facts) for name, m in measured.items()}
+    return {name: _figures_of(m, facts, drawn.methods[name]) for name, m in measured.items()}
 
 
 def _figures_of(measured: Measured, facts: ItemFacts, drawn: Float64) -> dict[str, Any]:
@@ -318,23 +348,28 @@ def _named(names: Sequence[str], values: Float64, low: Float64, high: Float64) -
     return {name: {"value": v, "low": a, "high": b} for name, v, a, b in numbers}
 
 
-def _paired(
-    compared: Mapping[str, Float64], seed: int, flip_seed: int, n_resamples: int
-) -> dict[str, Any]:
+def _pairs(compared: Mapping[str, Float64]) -> list[tuple[str, str]]:
+    return [(a, b) for a in compared for b in compared if a != b]
+
+
+def _differences(compared: Mapping[str, Float64]) -> Float64:
+    """float64[C, P]: a - b of each of `_pairs`."""
+    pairs = _pairs(compared)
+    if not pairs:
+        return np.empty((*next(iter(compared.values())).shape, 0))
+    return np.stack([compared[a] - compared[b] for a, b in pairs], axis=1)
+
+
+def _paired(compared: Mapping[str, Float64], drawn: Drawn | None, flip_seed: int) -> dict[str, Any]:
     """{a: {b: the difference a - b}} of each two methods; compared: float64[C] by method."""
-    pairs = [(a, b) for a in compared for b in compared if a != b]
+    pairs = _pairs(compared)
     out: dict[str, Any] = {name: {} for name in compared}
     if not pairs:
         return out
-    differences = np.stack([compared[a] - compared[b] for a, b in pairs], axis=1)  # [C, P]
+    differences = _differences(compared)
     figures = np.full((4, len(pairs)), np.nan)
-    n_users = len(differences)
-    if n_users:
-        if is_few(n_users):
-            ends = score_intervals(differences, -1.0, 1.0)
-        else:
-            rng = np.random.default_rng(seed)
-            ends = interval(resampled(means(differences), n_users, rng, n_resamples))
+    if len(differences):
+        ends = score_intervals(differences, -1.0, 1.0) if drawn is None else interval(drawn.pairs)
         p_values = sign_flip_p_values(differences, np.random.default_rng(flip_seed))
         figures = np.stack((mean_over_users(differences), *ends, p_values))
     for (a, b), numbers in zip(pairs, figures.T.tolist(), strict=True):
@@ -353,26 +388,24 @@ def _segments(truth: Truth, facts: ItemFacts, category_names: Sequence[str]) -> 
 
 
 def _by_segment(
-    compared: Mapping[str, Float64],
-    segments: Segments,
-    seed: int,
-    n_resamples: int,
+    compared: Mapping[str, Float64], segments: Segments, drawn: Float64 | None
 ) -> list[dict[str, Any]]:
-    """Every method's mean in each segment; compared: float64[C] by method."""
+    """Every method's mean in each segment.
+
+    compared: float64[C] by method; drawn: of this kind, as in `Drawn`, None with too few users.
+    """
     labels, of = segments
     if not labels or not compared:
         return []
     values = np.stack(list(compared.values()), axis=1)  # [C, M]
-    statistic = means_within(values, of, len(labels))
-    drawn = resampled(statistic, len(values), np.random.default_rng(seed), n_resamples)
-    low, high = (ends.reshape(len(labels), -1) for ends in interval(drawn))
+    ends = np.full((2, len(labels), len(compared)), np.nan)
+    if drawn is not None:
+        ends = np.reshape(interval(drawn), ends.shape)
     rows = []
     for number, label in enumerate(labels):
         inside = values[of == number]
-        mean, ends = mean_over_users(inside), (low[number], high[number])
-        if is_few(len(inside)):
-            ends = score_intervals(inside)
-        methods = _named(tuple(compared), mean, *ends)
+        low, high = score_intervals(inside) if is_few(len(inside)) else ends[:, number]
+        methods = _named(tuple(compared), mean_over_users(inside), low, high)
         rows.append({"segment": label, "n_users": len(inside), "methods": methods})
     return rows
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, fields, replace
 from itertools import chain, pairwise
 from pathlib import Path
@@ -169,11 +170,6 @@ def save(
     fields: what else the manifest says; they must name the `version`.
     """
     directory.mkdir(parents=True, exist_ok=True)
-    save_towers(directory, model.towers)
-    save_table(directory, model.table)
-    # Not faiss.write_index, which says nothing when the disk is full and the last block is lost.
-    (directory / INDEX).write_bytes(faiss.serialize_index(model.index).tobytes())
-    save_ranker_text(directory, ranker_text)
     catalog = {
         "ids": catalogue.ids,
         "titles": catalogue.titles,
@@ -184,6 +180,21 @@ def save(
     (directory / CATALOGUE).write_bytes(msgpack.packb(catalog))
     popular = _by_popularity(model.table)
     (directory / POPULAR).write_bytes(msgpack.packb(popular.tobytes()))
+    return save_model(directory, model, ranker_text, fields)
+
+
+def save_model(
+    directory: Path, model: Model, ranker_text: str, fields: Mapping[str, object]
+) -> dict[str, Any]:
+    """Writes a model and the manifest of all files in `directory`.
+
+    Takes and gives the same as `save`.
+    """
+    save_towers(directory, model.towers)
+    save_table(directory, model.table)
+    # Not faiss.write_index, which says nothing when the disk is full and the last block is lost.
+    (directory / INDEX).write_bytes(faiss.serialize_index(model.index).tobytes())
+    save_ranker_text(directory, ranker_text)
     own = {
         "layout": BUNDLE_LAYOUT,
         "feature_hash": feature_hash(),
@@ -323,6 +334,11 @@ def _by_popularity(table: ItemTable) -> Int32:
     return np.lexsort((np.arange(n), -table.popularity[:n])).astype(np.int32)
 
 
+def own_bytes(directory: Path) -> int:
+    """Bytes of a bundle that each process holds for itself: what is mapped is shared."""
+    return sum((directory / name).stat().st_size for name in (TOWERS, ITEM_TABLE, INDEX, CATALOGUE))
+
+
 def load(directory: Path) -> Bundle:
     """Verifies and loads a bundle.
 
@@ -332,16 +348,37 @@ def load(directory: Path) -> Bundle:
         BundleMismatch: the bundle has another layout or other features than this code.
         LoadFailed: a file cannot be read.
     """
+    with _opened(directory) as release:
+        return read(release)
+
+
+def load_model(directory: Path) -> Model:
+    """Verifies and loads what `save_model` wrote. Raises as `load`."""
+    with _opened(directory) as release:
+        return _model(release)
+
+
+def _opened(directory: Path) -> AbstractContextManager[Release]:
+    """Raises as `load`."""
     manifest = release_files.manifest_in(directory)
     _check_manifest(manifest)  # before its files: another layout may have others
-    with release_files.open_verified(directory, manifest) as release:
-        return read(release)
+    return release_files.open_verified(directory, manifest)
 
 
 def read(release: Release) -> Bundle:
     """Loads a verified bundle, which may be closed after. Raises as `load`."""
     manifest = release.manifest
     _check_manifest(manifest)
+    model = _model(release)
+    n = len(model.towers.items)
+    items, vocabulary = _catalogue(release, n, len(model.towers.attributes) - 1)
+    facts = _facts(manifest, model)
+    return Bundle(manifest, items, vocabulary, model, _popular(release, n), facts)
+
+
+def _model(release: Release) -> Model:
+    """The model of a release whose manifest has been checked. Raises as `load`."""
+    manifest = release.manifest
     names = (ITEM_TABLE, NEIGHBOUR_ROWS, NEIGHBOUR_WEIGHTS, NEIGHBOUR_UNITS)
     table = _table(*map(release.file, names))
     towers = _towers(*map(release.file, (TOWERS, ITEM_VECTORS, HISTORY_VECTORS)))
@@ -352,8 +389,7 @@ def read(release: Release) -> Bundle:
         holds=len(towers.items) == n,
     )
     index = read_index(release.file(INDEX), n, towers.items.shape[1], MAX_TOWER_WEIGHT)
-    items, vocabulary = _catalogue(release, n, len(towers.attributes) - 1)
-    model = Model(
+    return Model(
         towers=towers,
         index=index,
         table=table,
@@ -364,8 +400,6 @@ def read(release: Release) -> Bundle:
         new=new_items(table),
         repeats=Repeats(manifest.get("repeats", Repeats.NEVER.value)),
     )
-    facts = _facts(manifest, model)
-    return Bundle(manifest, items, vocabulary, model, _popular(release, n), facts)
 
 
 def _facts(manifest: Mapping[str, Any], model: Model) -> ReleaseFacts:

@@ -49,7 +49,7 @@ def ranker_from(text: str) -> Ranker | None:
 
 
 class Ranker:
-    """A LightGBM model that scores rows of `features`."""
+    """A LightGBM model that scores rows of `features`; text: its own, stamped."""
 
     def __init__(self, text: str) -> None:
         """Loads a stamped model.
@@ -68,7 +68,8 @@ class Ranker:
             )
             raise BundleMismatch(message)
         model = checked(body, len(FEATURES))
-        self._text = model.text
+        self.text = text
+        self._checked_text = model.text
         self.n_trees = len(model.trees)
         holds = max(len(tree.value) for tree in model.trees) <= MAX_LEAVES
         self._forest = Forest(model.trees) if holds and model.ignores_missing else None
@@ -76,7 +77,7 @@ class Ranker:
     @cached_property
     def _booster(self) -> _Booster:
         """LightGBM's own, opened when it is first needed."""
-        return _Booster(self._text)
+        return _Booster(self._checked_text)
 
     def predict(self, rows: Float32) -> NDArray[np.float64]:
         """float64[n]: raw scores of rows float32[n, F], higher is better."""

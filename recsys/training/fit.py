@@ -17,6 +17,7 @@ from enum import IntEnum
 from typing import Any
 
 import numpy as np
+from loky import cpu_count
 
 from shortlist.recsys.models.catalogue import Dataset
 from shortlist.recsys.models.features import ItemTable
@@ -291,7 +292,7 @@ def pinned_torch(threads: int) -> Iterator[None]:
     threads_before = torch.get_num_threads()
     mode_before = torch.get_deterministic_debug_mode()
     fills_before = deterministic.fill_uninitialized_memory
-    torch.set_num_threads(threads if threads > 0 else _cores())
+    torch.set_num_threads(threads if threads > 0 else cpu_count())
     # Otherwise threads add up gradients in the order in which they finish. This mode of torch does
     # what use_deterministic_algorithms does without importing its compiler, which takes 2 s.
     torch.set_deterministic_debug_mode("error")
@@ -303,11 +304,3 @@ def pinned_torch(threads: int) -> Iterator[None]:
         torch.set_num_threads(threads_before)
         torch.set_deterministic_debug_mode(mode_before)
         deterministic.fill_uninitialized_memory = fills_before
-
-
-def _cores() -> int:
-    import os
-
-    if hasattr(os, "sched_getaffinity"):  # Linux: the cores that a container may use
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1

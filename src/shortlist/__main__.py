@@ -25,6 +25,7 @@ EXTRAS = {
         "duckdb",
         "implicit",
         "jinja2",
+        "loky",
         "matplotlib",
         "polars",
         "rich",

@@ -122,7 +122,7 @@ def test_scarce_resources(
     environ: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A taken port and little memory or disk are warnings, and no disk at all is bad."""
-    monkeypatch.setattr(doctor, "_free_memory", lambda: 1 << 20)
+    monkeypatch.setattr(doctor, "free_memory", lambda: 1 << 20)
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
         findings = found(environ, tmp_path, port)

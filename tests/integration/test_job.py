@@ -234,6 +234,25 @@ def test_an_interrupted_precompute_resumes(published, tmp_path, reporter, monkey
     assert (shards[0].read_bytes(), shards[1].exists()) == (b"kept", True)
 
 
+def test_workers_change_nothing(trained, tables, tmp_path, reporter) -> None:
+    """Evaluated and precomputed by two processes: the same report and the same lists."""
+    work = tmp_path / "work"
+    shutil.copytree(trained, work)
+    paths = [str(tables / f"{name}.parquet") for name in ("interactions", "items", "users")]
+    settings = Settings.from_env(SMALL | {"SHORTLIST_WORKERS": "2"})
+    config = smallest(settings)
+    made = Job(*paths, work, settings, reporter, config=config, is_offline=True)
+    expected = list(precompute.read_lists(work / "lists"))
+    before = json.loads((work / "metrics.json").read_text())
+    for name in ("evaluate", "precompute"):
+        job.run_stage(made, name)
+    after = json.loads((work / "metrics.json").read_text())
+    for section in ("methods", "paired", "candidate_recall", "calibration"):
+        assert after[section] == before[section]
+    lists = list(precompute.read_lists(work / "lists"))
+    assert [rows.tolist() for rows in lists] == [rows.tolist() for rows in expected]
+
+
 def test_a_stage_needs_earlier_ones(small_job) -> None:
     """With the names of what is missing."""
     with pytest.raises(InvalidInput, match="features, train-embeddings"):

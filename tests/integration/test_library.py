@@ -10,6 +10,7 @@ import polars as pl
 import pytest
 
 import shortlist
+from shortlist.batch import offline_evaluation
 from shortlist.recsys.data.synthetic import World, WorldSize, world
 from shortlist.recsys.errors import InvalidInput, UnknownItem
 from tests.smallest import PARAMS
@@ -90,9 +91,17 @@ def test_files_are_checked_and_mapped(tables, data, tmp_path) -> None:
     assert read.interactions.drop("weight").equals(data.interactions.drop("weight"))
 
 
-def test_evaluation_gives_frames(data, tmp_path) -> None:
-    """Methods, pairs and segments; and the report as JSON and page."""
-    evaluation = shortlist.evaluate(data, params=PARAMS)
+def test_evaluation_gives_frames(data, tmp_path, monkeypatch) -> None:
+    """Methods, pairs and segments; the report as JSON and page; by the workers asked for."""
+    asked, lists = [], offline_evaluation.stage_lists
+
+    def noting(*args: object) -> object:
+        asked.append(args[-1])
+        return lists(*args)
+
+    monkeypatch.setattr(offline_evaluation, "stage_lists", noting)
+    evaluation = shortlist.evaluate(data, params=PARAMS, workers=1)
+    assert asked == [1]
     headline = evaluation.methods.filter(metric="ndcg@10", part="all")
     assert {"two_stage", "retriever", "popularity"} <= set(headline["method"])
     assert (headline["low"] <= headline["value"]).all()

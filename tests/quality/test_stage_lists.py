@@ -50,6 +50,28 @@ def test_lists_are_those_of_each_method(world) -> None:
                 np.testing.assert_array_equal(found, wanted)
 
 
+def test_several_processes_list_alike(world) -> None:
+    """Bit for bit, in the users' order; and progress ends at all users."""
+    model, truth = world
+    notes: list[tuple[float, str]] = []
+    here = stage_lists(model, truth, lambda _share, _note: None)
+    made = stage_lists(model, truth, lambda share, note: notes.append((share, note)), 2)
+    for found, wanted in ((made.retriever, here.retriever), (made.two_stage, here.two_stage)):
+        np.testing.assert_array_equal(found.items, wanted.items)
+        np.testing.assert_array_equal(found.scores, wanted.scores)
+    np.testing.assert_array_equal(made.found, here.found)
+    assert made.has_history == here.has_history
+    assert notes[-1] == (1.0, f"{len(truth)} of {len(truth)} users")
+    assert [share for share, _ in notes] == sorted(share for share, _ in notes)
+
+
+def test_a_model_without_ranker(world) -> None:
+    """Several processes list by the retriever alone where validation showed no gain."""
+    model, truth = world
+    made = stage_lists(without_ranker(model), truth.slice(0, 100), lambda _share, _note: None, 2)
+    np.testing.assert_array_equal(made.two_stage.items, made.retriever.items)
+
+
 def test_found_items_have_their_source(world) -> None:
     """The held-out items among what each source proposed, user by user."""
     model, truth = world

@@ -5,6 +5,8 @@ The worlds are small enough for that.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -14,7 +16,14 @@ from shortlist.batch.progress import silent_reporter
 from shortlist.recsys.errors import InvalidRecommendations, InvalidSettings
 from shortlist.recsys.evaluation import baselines
 from shortlist.recsys.models import regression
-from shortlist.recsys.models.interactions import MISSING, Events, Recommend, UserStates, states_at
+from shortlist.recsys.models.interactions import (
+    MISSING,
+    Events,
+    Recommend,
+    Repeats,
+    UserStates,
+    states_at,
+)
 
 N = 12
 
@@ -171,6 +180,38 @@ def test_top_k_equals_stable_sort() -> None:
                 i for i in np.argsort(-scores[user], kind="stable").tolist() if i not in seen[user]
             ][:k]
             assert items[user].tolist() == order + [MISSING] * (k - len(order))
+
+
+@pytest.mark.parametrize("n", [1, 7, 100, 16 * 20, 16 * 20 + 5, 2000])
+@pytest.mark.parametrize("kind", ["distinct", "tied", "mostly zero", "mostly closed", "equal"])
+def test_least_equals_stable_sort(kind: str, n: int) -> None:
+    """In wide and narrow rows, and where many values equal the last that is taken."""
+    rng = np.random.default_rng(n)
+    loss = rng.standard_normal((40, n)).astype(np.float32)
+    if kind == "tied":
+        loss = np.round(loss)
+    elif kind == "mostly zero":
+        loss[rng.random(loss.shape) > 0.02] = 0.0
+    elif kind == "mostly closed":
+        loss[rng.random(loss.shape) > 0.02] = np.inf
+    elif kind == "equal":
+        loss[:] = 0.5
+    m = min(10, n)
+    expected = np.argsort(loss, axis=1, kind="stable")[:, :m]
+    np.testing.assert_array_equal(baselines.least(loss, m), expected)
+
+
+@pytest.mark.parametrize("repeats", list(Repeats))
+def test_a_ranking_is_scores_for_all(repeats: Repeats) -> None:
+    """Bit for bit, with equal scores, closed items and lists that are too long."""
+    scores = np.array([0, 3, 1, 3, 0, 2, 0, 1, 3, 2, 0, 5], np.float32)
+    states = replace(states_of([*checkerboard(), [], [11, 1, 3]]), repeats=repeats)
+    for_all = baselines.by_scores(N, lambda had: np.broadcast_to(scores, had.shape))
+    for k in (1, 3, N + 2):
+        for found, expected in zip(
+            baselines.by_ranking(scores)(states, k), for_all(states, k), strict=True
+        ):
+            np.testing.assert_array_equal(found, expected)
 
 
 def test_top_k_pads_and_keeps_scores() -> None:

@@ -53,6 +53,16 @@ def test_same_generator_gives_same_replicates() -> None:
     assert first.tobytes() == second.tobytes()
 
 
+def test_together_is_each_alone() -> None:
+    """Statistics that share their draws have the replicates that each has by itself."""
+    values = np.random.default_rng(2).random((40, 3))
+    statistics = [bootstrap.means(values), bootstrap.means_within(values, np.arange(40) % 2, 2)]
+    together = bootstrap.resampled_together(statistics, 40, np.random.default_rng(5), 50)
+    for drawn, statistic in zip(together, statistics, strict=True):
+        alone = bootstrap.resampled(statistic, 40, np.random.default_rng(5), 50)
+        assert drawn.tobytes() == alone.tobytes()
+
+
 def test_chunks_do_not_change_the_replicates(monkeypatch: pytest.MonkeyPatch) -> None:
     """Resamples made three at a time are those made all at once."""
     statistic = bootstrap.means(np.arange(30.0)[:, None])

@@ -15,6 +15,7 @@ from shortlist.batch.precompute import (
     missing_shards,
     read_shards,
     user_record,
+    workers_of,
     write_shards,
     write_shards_by,
 )
@@ -46,10 +47,12 @@ class Progress:
 
     def __init__(self) -> None:
         self.shares: list[float] = []
+        self.notes: list[str] = []
 
-    def __call__(self, share: float, _note: str) -> None:
+    def __call__(self, share: float, note: str) -> None:
         """Takes one step."""
         self.shares.append(share)
+        self.notes.append(note)
 
 
 def test_all_shards_of_an_empty_directory(tmp_path: Path, small_shards: None) -> None:
@@ -133,14 +136,34 @@ def test_interrupted_shard(
     assert list(read_shards(tmp_path)) == []
 
 
-def test_several_processes(bundle: Bundle, published, tmp_path: Path) -> None:
+def test_several_processes(bundle: Bundle, published, tmp_path: Path, small_shards: None) -> None:
     """Lists that other processes compute are the same, byte for byte."""
     for name in ("bundle", "dataset.npz", "dataset.msgpack"):
         (tmp_path / name).symlink_to(published.work / name)
-    write_shards_by("local", 2, tmp_path, LENGTH, Progress())
+    progress, n_users = Progress(), published.dataset.events.n_users
+    write_shards_by("local", 2, tmp_path, LENGTH, progress)
     write_shards(bundle, published.dataset, tmp_path / "here", LENGTH, Progress())
+    assert len(progress.shares) == 3
+    assert (progress.shares[-1], progress.notes[-1]) == (1.0, f"{n_users} of {n_users} users")
     assert len(list(read_shards(tmp_path / "lists"))) == published.dataset.events.n_users
     assert list(read_shards(tmp_path / "lists")) == list(read_shards(tmp_path / "here"))
+
+
+def test_progress_counts_earlier_shards(published, tmp_path: Path, small_shards: None) -> None:
+    """What an interrupted run wrote is done: the rest goes on from there."""
+    for name in ("bundle", "dataset.npz", "dataset.msgpack"):
+        (tmp_path / name).symlink_to(published.work / name)
+    write_shards_by("local", 1, tmp_path, LENGTH, Progress())
+    min((tmp_path / "lists").iterdir()).unlink()
+    progress = Progress()
+    write_shards_by("local", 1, tmp_path, LENGTH, progress)
+    assert progress.shares == [1.0]
+
+
+def test_small_data_need_no_process(published) -> None:
+    """Starting one takes longer than all the lists, unless the setting asks for it."""
+    n_users = published.dataset.events.n_users
+    assert [workers_of(published.work, wanted, n_users) for wanted in (0, 1, 3)] == [1, 1, 3]
 
 
 def _dataset(items: list[int], weights: list[float]) -> Dataset:

@@ -1,0 +1,87 @@
+"""Runs tasks in several processes of this machine.
+
+They are fresh processes: a fork after an OpenMP region would hang. Nor do they import the script
+that runs, so a script without `if __name__ == "__main__":` works too.
+"""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, as_completed
+from typing import TypeVar
+
+from loky import ProcessPoolExecutor, cpu_count
+from loky.process_executor import TerminatedWorkerError
+
+from shortlist.batch.free_memory import free_memory
+from shortlist.recsys.errors import InvalidSettings
+
+Result = TypeVar("Result")
+
+WORKER_USERS = 1024
+"""Users that a process is started for: starting it takes as long as 300 to 600 of their lists."""
+
+WORKER_BYTES = 128 << 20
+"""What a process takes besides what it loads: Python, numpy, FAISS, and a block of users."""
+
+GROWTH = 3
+"""Bytes in memory for a byte that is loaded: texts grow, and a block takes rows of wide tables."""
+
+IDLE_SECONDS = 60
+"""After so long without a task a process ends: this one may have been killed."""
+
+# More threads would only wait for each other.
+_ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+
+
+def workers_for(wanted: int, n_users: int, loaded: int) -> int:
+    """The number of processes for the lists of `n_users`; 1 stands for this process alone.
+
+    wanted: 0 takes every core, as far as there are users and free memory for it.
+    loaded: bytes that each process loads and does not share with the others.
+    """
+    if wanted:
+        return wanted
+    most = min(cpu_count(), n_users // WORKER_USERS)
+    free = free_memory()
+    if free is not None:
+        most = min(most, free // (WORKER_BYTES + GROWTH * loaded))
+    return max(1, most)
+
+
+def completed(
+    function: Callable[..., Result], tasks: Sequence[tuple[object, ...]], workers: int
+) -> Iterator[tuple[int, Result]]:
+    """The place and the result of each task, as they are completed.
+
+    function: of a module that is quickly imported.
+
+    Raises:
+        InvalidSettings: a process was killed.
+        BaseException: what a task raised. Of the others, those that a process has are ended first.
+    """
+    # Ctrl-C is for this process: each worker would print a traceback.
+    ignored = (signal.SIGINT, signal.SIG_IGN)
+    pool = ProcessPoolExecutor(
+        max(1, min(workers, len(tasks))),
+        timeout=IDLE_SECONDS,
+        initializer=signal.signal,
+        initargs=ignored,
+        env=_ONE_THREAD,
+    )
+    places: dict[Future[Result], int] = {}
+    try:
+        for place, task in enumerate(tasks):
+            places[pool.submit(function, *task)] = place
+        for future in as_completed(places):
+            yield places.pop(future), future.result()
+    except TerminatedWorkerError as error:
+        raise InvalidSettings(
+            f"one of {workers} processes was killed, most likely as memory ran out: set "
+            f"SHORTLIST_WORKERS to less than {workers}, or give the machine more"
+        ) from error
+    finally:
+        for waiting in places:
+            waiting.cancel()
+        pool.shutdown()
