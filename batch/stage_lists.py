@@ -7,7 +7,7 @@ candidates a hit came from. All of it needs each user's candidates, which are re
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -130,9 +130,9 @@ def _own_bytes(model: Model) -> int:
 
     Vectors and neighbours are mapped, and shared.
     """
-    columns = [getattr(model.table, field.name) for field in fields(model.table)]
-    arrays = [model.towers.items, *(c for c in columns if isinstance(c, np.ndarray))]
-    return sum(array.nbytes for array in arrays)
+    columns = model.table.arrays().items()
+    own = sum(array.nbytes for name, array in columns if not name.startswith("neighbours"))
+    return own + model.towers.items.nbytes
 
 
 def _by_block(model: Model, blocks: list[Truth], workers: int) -> Iterator[tuple[int, _Part]]:
