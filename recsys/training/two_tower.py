@@ -374,6 +374,10 @@ class _Content:
         self._columns = torch.from_numpy(columns)
         self._values = torch.from_numpy(dense[rows, columns])
 
+    def __deepcopy__(self, _memo: dict[int, object]) -> _Content:
+        """Itself: it never changes, and the running average would hold it once more."""
+        return self
+
     def times(self, table: Tensor, rows: Tensor) -> Tensor:
         """The product of these rows [m] with a table [M, d] or [M]: [m, d] or [m]."""
         if self._dense is not None:
