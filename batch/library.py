@@ -356,7 +356,7 @@ def evaluate(
     figures are the same as among all; those of the model alone need "two_stage".
     cold_start: also measures users and items that training has not seen; three times the time.
     workers: processes that make the lists; 1 makes them in this one, and 0 takes every core where
-    there are users and memory enough.
+    there are users and memory enough. Those of `cold_start` are made in this one.
     reporter: shows the progress; None shows nothing.
 
     Raises:
@@ -386,12 +386,13 @@ def fit(
     repeats: RepeatsMode | None = None,
     params: FitParams | None = None,
     directory: str | Path | None = None,
+    workers: int = 0,
     reporter: ProgressReporter | None = None,
 ) -> Release:
     """Trains a release on all of the data, with the stages of `shortlist batch run`.
 
     It is evaluated on the way, and its report is in it. Nothing is published.
-    protocol, repeats, params: as of `evaluate`.
+    protocol, repeats, params, workers: as of `evaluate`.
     directory: where the stages work, so that an interrupted fit is continued; None for a temporary
     one.
 
@@ -400,7 +401,7 @@ def fit(
         ReleaseRefused: the release does not beat popularity; see docs/operations.md.
     """
     _check_data(data)
-    settings = replace(Settings.from_env({}), protocol=protocol)
+    settings = replace(Settings.from_env({}), protocol=protocol, workers=workers)
     with contextlib.ExitStack() as stack:
         if directory is None:
             directory = stack.enter_context(tempfile.TemporaryDirectory(prefix="shortlist-fit-"))

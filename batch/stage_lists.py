@@ -137,14 +137,24 @@ def _own_bytes(model: Model) -> int:
 
 def _by_block(model: Model, blocks: list[Truth], workers: int) -> Iterator[tuple[int, _Part]]:
     """The place and the lists of each block, as they are made."""
-    if workers == 1:
-        for place, block in enumerate(blocks):
-            yield place, _lists(model, block)
-        return
-    with TemporaryDirectory(prefix="shortlist-lists-") as directory:
-        text = NO_RANKER if model.ranker is None else model.ranker.text
-        save_model(Path(directory), model, text, {"version": "evaluated"})
-        yield from completed(_lists_by_files, [(directory, block) for block in blocks], workers)
+    if workers > 1:
+        with TemporaryDirectory(prefix="shortlist-lists-") as directory:
+            if _is_saved(model, Path(directory)):
+                tasks = [(directory, block) for block in blocks]
+                yield from completed(_lists_by_files, tasks, workers)
+                return
+    for place, block in enumerate(blocks):
+        yield place, _lists(model, block)
+
+
+def _is_saved(model: Model, directory: Path) -> bool:
+    """Whether the disk took the model; this process needs no file."""
+    text = NO_RANKER if model.ranker is None else model.ranker.text
+    try:
+        save_model(directory, model, text, {"version": "evaluated"})
+    except OSError:
+        return False
+    return True
 
 
 def _lists_by_files(directory: str, block: Truth) -> _Part:

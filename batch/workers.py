@@ -6,9 +6,11 @@ that runs, so a script without `if __name__ == "__main__":` works too.
 
 from __future__ import annotations
 
+import multiprocessing
 import signal
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, as_completed
+from contextlib import contextmanager
 from typing import TypeVar
 
 from loky import ProcessPoolExecutor, cpu_count
@@ -31,8 +33,13 @@ GROWTH = 3
 IDLE_SECONDS = 60
 """After so long without a task a process ends: this one may have been killed."""
 
-# More threads would only wait for each other.
-_ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+_ENVIRON = {
+    # More threads would only wait for each other.
+    "OMP_NUM_THREADS": "1",
+    "OPENBLAS_NUM_THREADS": "1",
+    # loky would take the pages of mapped files for a leak, and start a process again and again.
+    "LOKY_MAX_MEMORY_LEAK_SIZE": "1e15",
+}
 
 
 def workers_for(wanted: int, n_users: int, loaded: int) -> int:
@@ -40,9 +47,16 @@ def workers_for(wanted: int, n_users: int, loaded: int) -> int:
 
     wanted: 0 takes every core, as far as there are users and free memory for it.
     loaded: bytes that each process loads and does not share with the others.
+
+    Raises:
+        InvalidSettings: `wanted` is below 0.
     """
+    if wanted < 0:
+        raise InvalidSettings(f"workers is {wanted}: give 1 or more, or 0 for every core")
     if wanted:
         return wanted
+    if multiprocessing.current_process().daemon:  # which may start no process of its own
+        return 1
     most = min(cpu_count(), n_users // WORKER_USERS)
     free = free_memory()
     if free is not None:
@@ -61,27 +75,43 @@ def completed(
         InvalidSettings: a process was killed.
         BaseException: what a task raised. Of the others, those that a process has are ended first.
     """
+    workers = max(1, min(workers, len(tasks)))
     # Ctrl-C is for this process: each worker would print a traceback.
     ignored = (signal.SIGINT, signal.SIG_IGN)
     pool = ProcessPoolExecutor(
-        max(1, min(workers, len(tasks))),
+        workers,
         timeout=IDLE_SECONDS,
         initializer=signal.signal,
         initargs=ignored,
-        env=_ONE_THREAD,
+        env=_ENVIRON,
     )
     places: dict[Future[Result], int] = {}
     try:
-        for place, task in enumerate(tasks):
-            places[pool.submit(function, *task)] = place
+        with _interrupts_waiting():
+            for place, task in enumerate(tasks):
+                places[pool.submit(function, *task)] = place
         for future in as_completed(places):
             yield places.pop(future), future.result()
     except TerminatedWorkerError as error:
         raise InvalidSettings(
             f"one of {workers} processes was killed, most likely as memory ran out: set "
-            f"SHORTLIST_WORKERS to less than {workers}, or give the machine more"
+            f"SHORTLIST_WORKERS, or the call's workers, to less than {max(2, workers)}, or give "
+            "the machine more memory"
         ) from error
     finally:
         for waiting in places:
             waiting.cancel()
         pool.shutdown()
+
+
+@contextmanager
+def _interrupts_waiting() -> Iterator[None]:
+    """Holds back Ctrl-C, also from processes that are started meanwhile, until they ignore it."""
+    if not hasattr(signal, "pthread_sigmask"):  # Windows
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)

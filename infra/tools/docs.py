@@ -374,7 +374,7 @@ def _refresh(report: dict[str, Any]) -> str:
         "towers_seconds": "towers",
         "rankers_seconds": "rankers",
         "evaluation_seconds": "evaluation",
-        "peak_mib": "peak MiB",
+        "peak_mib": "MiB of a process",
     }
     rows = [[row["world"], *(f"{row[column]:,}" for column in header)] for row in report["worlds"]]
     return f"**{report['setup']}**\n\n{table(['world', *header.values()], rows)}"

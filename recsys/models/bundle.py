@@ -21,6 +21,7 @@ import msgpack
 import numpy as np
 from numpy.typing import NDArray
 
+from shortlist.recsys.atomic_file import replacing
 from shortlist.recsys.errors import BundleMismatch, CorruptArtefact
 from shortlist.recsys.models.arrays import finite_within, read_npy, read_npz
 from shortlist.recsys.models.catalogue import AttributeVocabulary, Catalogue, ItemAttribute
@@ -215,17 +216,23 @@ def save_table(directory: Path, table: ItemTable) -> None:
         labels: ItemLabels = getattr(table, name)
         columns |= {name: labels.rows, f"{name}_weights": labels.weights}
     np.savez(directory / ITEM_TABLE, moments=moments, **columns)
-    np.save(directory / NEIGHBOUR_ROWS, table.neighbours.rows, allow_pickle=False)
-    np.save(directory / NEIGHBOUR_WEIGHTS, table.neighbours.weights, allow_pickle=False)
-    np.save(directory / NEIGHBOUR_UNITS, table.neighbours.units, allow_pickle=False)
+    _save_mapped(directory / NEIGHBOUR_ROWS, table.neighbours.rows)
+    _save_mapped(directory / NEIGHBOUR_WEIGHTS, table.neighbours.weights)
+    _save_mapped(directory / NEIGHBOUR_UNITS, table.neighbours.units)
 
 
 def save_towers(directory: Path, towers: Towers) -> None:
     """Writes trained towers; what has a row for each item is in files of its own."""
     arrays = towers.arrays()
-    np.save(directory / ITEM_VECTORS, arrays.pop("items"), allow_pickle=False)
-    np.save(directory / HISTORY_VECTORS, arrays.pop("history"), allow_pickle=False)
+    _save_mapped(directory / ITEM_VECTORS, arrays.pop("items"))
+    _save_mapped(directory / HISTORY_VECTORS, arrays.pop("history"))
     np.savez(directory / TOWERS, **arrays)  # type: ignore[arg-type]
+
+
+def _save_mapped(path: Path, array: NDArray[Any]) -> None:
+    """Writes an array that readers may map: as a new file, for those who have the old one."""
+    with replacing(path) as draft, draft.open("wb") as file:
+        np.save(file, array, allow_pickle=False)
 
 
 def save_ranker_text(directory: Path, text: str) -> None:
@@ -625,10 +632,14 @@ def _table(items: BinaryIO, *neighbours: BinaryIO) -> ItemTable:
 
 
 def _labels(file: str, name: str, rows: Int32, weights: Float32) -> ItemLabels:
-    holds = weights.ndim == 1 and finite_within(weights, MAX_SHARE)
+    holds = weights.ndim == 1 and len(weights) >= 1 and finite_within(weights, MAX_SHARE)
     _check(file, f"has weights of {name} beyond {MAX_SHARE:g}", holds=holds)
+    _check(file, f"has a weight of no {name}", holds=float(weights[-1]) == 0)
+    # A column without labels has one place for them all the same.
+    holds = rows.shape[1] <= len(weights) + MAX_ATTRIBUTES
+    _check(file, f"has {name} in {rows.shape[1]} places", holds=holds)
     holds = not rows.size or (int(rows.min()) >= 0 and int(rows.max()) < len(weights))
-    _check(file, f"has {name} beyond {len(weights)}", holds=holds and len(weights) >= 1)
+    _check(file, f"has {name} beyond {len(weights)}", holds=holds)
     return ItemLabels(rows, weights)
 
 

@@ -17,6 +17,9 @@ SHRINKAGE = 5.0
 YEAR_BINS = 16
 """Bins of equally many years of release, as content of the towers."""
 
+MOST_CATEGORIES = 50
+"""Categories of an item that the ranker sees: all items take as much room as the one with most."""
+
 
 def fit_item_table(events: Events, catalogue: Catalogue, neighbours: Neighbours) -> ItemTable:
     """The table from these events and nothing later."""
@@ -52,10 +55,17 @@ def fit_item_table(events: Events, catalogue: Catalogue, neighbours: Neighbours)
 
 
 def _categories(membership: Float32) -> ItemLabels:
-    """The columns of float32[n, C] in which each item is not 0."""
+    """The columns of float32[n, C] in which each item is not 0, of many the rarest."""
     n, size = membership.shape
     row, column = np.nonzero(membership)
+    having = np.bincount(column, minlength=size)
     counts = np.bincount(row, minlength=n)
+    if counts.max(initial=0) > MOST_CATEGORIES:
+        order = np.lexsort((having[column], row))
+        place = np.arange(len(row)) - np.repeat(np.cumsum(counts) - counts, counts)
+        kept = np.sort(order[place < MOST_CATEGORIES])
+        row, column = row[kept], column[kept]
+        counts = np.bincount(row, minlength=n)
     place = np.arange(len(row)) - np.repeat(np.cumsum(counts) - counts, counts)
     rows = np.full((n + 1, int(counts.max(initial=0))), size, np.int32)
     rows[row, place] = column

@@ -241,6 +241,7 @@ def fit_ranker(
     if len(folds) == 1:
         fitted = _fitted(*folds[0], trees)
     else:
+        del folds  # and their data, which are as large as what follows
         fitted = train_ranker(groups, trees, params, rng, threads)
     note = f"{fitted.note}; {figures.note()}"
     return replace(fitted, note=note, curve=curve, validation=figures)

@@ -5,7 +5,7 @@ Values as of a cut ignore later events, and the check can fail.
 
 from __future__ import annotations
 
-from dataclasses import fields, replace
+from dataclasses import replace
 
 import numpy as np
 from hypothesis import given, settings
@@ -13,9 +13,8 @@ from hypothesis import strategies as st
 
 from shortlist.batch.offline_evaluation import truth_after
 from shortlist.recsys.models.catalogue import AttributeVocabulary, Catalogue, Dataset
-from shortlist.recsys.models.features import Candidates, ItemTable, features
+from shortlist.recsys.models.features import Candidates, features
 from shortlist.recsys.models.interactions import Events, states_at
-from shortlist.recsys.models.neighbours import Neighbours
 from shortlist.recsys.settings import PROTOCOLS
 from shortlist.recsys.training.fit import item_table_of
 from shortlist.recsys.training.split import before, cuts
@@ -48,14 +47,6 @@ def drawn(seed: int) -> Dataset:
     )
 
 
-def arrays_of(table: ItemTable) -> list[np.ndarray]:
-    """All that a table holds."""
-    values = [getattr(table, f.name) for f in fields(table)]
-    arrays = [np.asarray(value) for value in values if not isinstance(value, Neighbours)]
-    neighbours = table.neighbours
-    return [*arrays, neighbours.rows, neighbours.weights, neighbours.units]
-
-
 def rows_as_of(dataset: Dataset, cut: np.ndarray, known: Events) -> np.ndarray:
     """Every user's feature rows for all items, as of the cut, with the item table of `known`.
 
@@ -86,7 +77,7 @@ def test_cut_without_future_knows_alike(seed, protocol) -> None:
         poorer = replace(dataset, events=world)
         known = before(world, at)
         for one, two in zip(
-            *(arrays_of(item_table_of(d, p)) for d, p in ((dataset, past), (poorer, known))),
+            *(item_table_of(d, p).arrays().values() for d, p in ((dataset, past), (poorer, known))),
             strict=True,
         ):
             np.testing.assert_array_equal(one, two)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from dataclasses import replace
 
 import numpy as np
@@ -63,6 +64,19 @@ def test_several_processes_list_alike(world) -> None:
     assert made.has_history == here.has_history
     assert notes[-1] == (1.0, f"{len(truth)} of {len(truth)} users")
     assert [share for share, _ in notes] == sorted(share for share, _ in notes)
+
+
+def test_a_full_disk_costs_no_report(world, monkeypatch) -> None:
+    """Processes read the model from files; where these find no room, this one lists alone."""
+
+    def full(*_args: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    model, truth = world
+    monkeypatch.setattr("shortlist.batch.stage_lists.save_model", full)
+    made = stage_lists(model, truth.slice(0, 100), lambda _share, _note: None, 2)
+    here = stage_lists(model, truth.slice(0, 100), lambda _share, _note: None)
+    np.testing.assert_array_equal(made.two_stage.items, here.two_stage.items)
 
 
 def test_a_model_without_ranker(world) -> None:

@@ -149,6 +149,8 @@ ARRAYS: dict[str, tuple[str, str, Callable[[Any], Any]]] = {
     "items: unknown weight": ("items.npz", "categories_weights", entry(np.nan)),
     "items: weights of a table": ("items.npz", "categories_weights", lambda a: a[None]),
     "items: no weights": ("items.npz", "labels_weights", lambda a: a[:0]),
+    "items: weight of none": ("items.npz", "categories_weights", lambda a: a + 1),
+    "items: many places": ("items.npz", "categories", lambda a: np.repeat(a[:, :1] * 0, 9999, 1)),
     "items: one category": ("items.npz", "categories", lambda a: a[:, 0]),
     "items: category beyond": ("items.npz", "categories", lambda a: a + 1),
     "items: negative category": ("items.npz", "categories", lambda a: a - a.max() - 1),

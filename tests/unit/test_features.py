@@ -273,6 +273,17 @@ def test_categories_are_listed() -> None:
     assert (none.rows.shape, none.weights.tolist()) == ((6, 0), [0])
 
 
+def test_rarest_of_many_categories_are_kept() -> None:
+    """One item with very many would make all others slow."""
+    membership = np.zeros((5, 60))
+    membership[0] = membership[1, :15] = 1
+    catalogue = replace(CATALOGUE, membership=membership)
+    rows = fit_item_table(EVENTS, catalogue, fit_neighbours(EVENTS)).categories.rows
+    assert rows.shape == (6, 50)
+    assert rows[0].tolist() == [*range(5), *range(15, 60)]  # the first 15 are item 1's as well
+    assert rows[1, :16].tolist() == [*range(15), 60]
+
+
 def test_categories_match_by_cosine() -> None:
     """Category features are cosines of vectors of categories."""
     rng = np.random.default_rng(4)

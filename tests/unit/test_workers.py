@@ -77,8 +77,30 @@ def test_an_error_is_the_callers() -> None:
 
 def test_a_killed_worker() -> None:
     """As where memory ran out: the message says what to do."""
-    with pytest.raises(InvalidSettings, match="SHORTLIST_WORKERS to less than 2"):
-        dict(completed(os._exit, [(137,)], 2))
+    with pytest.raises(InvalidSettings, match=r"one of 2 .* SHORTLIST_WORKERS.* to less than 2"):
+        dict(completed(os._exit, [(137,)] * 2, 3))
+
+
+def test_mapped_files_are_no_leak(tmp_path: Path) -> None:
+    """A worker that has read much of a mapped file goes on, and is not started again."""
+    ((_, limit),) = completed(os.getenv, [("LOKY_MAX_MEMORY_LEAK_SIZE",)], 1)
+    assert float(limit) == 1e15
+
+
+def test_a_daemon_starts_no_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It may have no children, so it makes the lists itself."""
+    monkeypatch.setattr(workers, "cpu_count", lambda: 4)
+    monkeypatch.setattr(workers, "free_memory", lambda: None)
+    assert workers_for(0, 100_000, 0) == 4
+    daemon = type("Daemon", (), {"daemon": True})()
+    monkeypatch.setattr(multiprocessing, "current_process", lambda: daemon)
+    assert workers_for(0, 100_000, 0) == 1
+
+
+def test_less_than_no_worker() -> None:
+    """The value, the rule and the remedy."""
+    with pytest.raises(InvalidSettings, match="workers is -1: give 1 or more, or 0"):
+        workers_for(-1, 1, 0)
 
 
 def test_no_worker_is_left() -> None:
