@@ -88,7 +88,7 @@ docs: install ## The documents as a site, in build/docs.
 bench: install ## The benchmarks' table.
 	$(BIN)/python tests/benchmarks/serving.py
 
-bench-refresh: install ## Whole refreshes as users, items and events grow: half an hour.
+bench-refresh: install ## Whole refreshes as users, items and events grow: forty minutes.
 	$(BIN)/python tests/benchmarks/refresh.py
 
 bench-large: install ## As `make bench` for 1M events, after `make bench-refresh`, and 100,000 items.
