@@ -243,17 +243,18 @@ def compare(
                 progress=advance,
             )
 
-    both = model if TWO_STAGE in named else None
-    if both is not None and lists is None:
-        lists = listed(both, truth, reporter, workers)
+    def lists_of(part: Truth, of: str = "") -> StageLists | None:
+        if model is None or TWO_STAGE not in named:
+            return None
+        return listed(model, part, reporter, workers, of)
+
+    lists = lists_of(truth) if lists is None else lists
     report = evaluated("evaluation", truth, lists)
     if repeats is not Repeats.NEVER:
         parts = {}
         for name, part in _parts(truth, past.n_items).items():
-            own = None
-            if both is not None:
-                own = listed(both, part, reporter, workers, f" of {name} items")
-            figures = evaluated(f"evaluation of {name} items", part, own)
+            of = f" of {name} items"
+            figures = evaluated(f"evaluation{of}", part, lists_of(part, of))
             parts[name] = {"methods": figures["methods"], "paired": figures["paired"]}
         report["repeats"] = {"parts": parts}
         report["warnings"] += part_warnings(parts)

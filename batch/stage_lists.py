@@ -6,7 +6,8 @@ candidates a hit came from. All of it needs each user's candidates, which are re
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -107,15 +108,20 @@ def stage_lists(
     Raises:
         InvalidSettings: a process was killed.
     """
-    n_users, done = len(truth), 0
+    n_users, done, remark = len(truth), 0, ""
+
+    def note(why: str) -> None:
+        nonlocal remark
+        remark = f", {why}"
+
     starts = range(0, n_users, USERS_AT_ONCE)
     blocks = [truth.slice(at, min(at + USERS_AT_ONCE, n_users)) for at in starts]
     workers = workers_for(workers, n_users, _own_bytes(model))
     parts: dict[int, _Part] = {}
-    for place, part in _by_block(model, blocks, workers):
+    for place, part in _by_block(model, blocks, workers, note):
         parts[place] = part
         done += len(blocks[place])
-        progress(done / n_users, f"{done} of {n_users} users")
+        progress(done / n_users, f"{done} of {n_users} users{remark}")
     ordered = [parts[place] for place in range(len(blocks))]
     return StageLists(
         _joined([_nobody(), *(part.retriever for part in ordered)]),
@@ -135,26 +141,33 @@ def _own_bytes(model: Model) -> int:
     return own + model.towers.items.nbytes
 
 
-def _by_block(model: Model, blocks: list[Truth], workers: int) -> Iterator[tuple[int, _Part]]:
-    """The place and the lists of each block, as they are made."""
-    if workers > 1:
-        with TemporaryDirectory(prefix="shortlist-lists-") as directory:
-            if _is_saved(model, Path(directory)):
+def _by_block(
+    model: Model, blocks: list[Truth], workers: int, note: Callable[[str], None]
+) -> Iterator[tuple[int, _Part]]:
+    """The place and the lists of each block, as they are made.
+
+    note: takes why one process alone makes them, where several were wanted.
+    """
+    with ExitStack() as stack:
+        if workers > 1:
+            try:
+                directory = _saved(model, stack)
+            except OSError as error:  # a disk without room: this process needs no file
+                note(f"in one process, as the model could not be written for others ({error})")
+            else:
                 tasks = [(directory, block) for block in blocks]
                 yield from completed(_lists_by_files, tasks, workers)
                 return
-    for place, block in enumerate(blocks):
-        yield place, _lists(model, block)
+        for place, block in enumerate(blocks):
+            yield place, _lists(model, block)
 
 
-def _is_saved(model: Model, directory: Path) -> bool:
-    """Whether the disk took the model; this process needs no file."""
+def _saved(model: Model, stack: ExitStack) -> str:
+    """A directory that holds the model until the stack is closed. Raises OSError."""
+    directory = stack.enter_context(TemporaryDirectory(prefix="shortlist-lists-"))
     text = NO_RANKER if model.ranker is None else model.ranker.text
-    try:
-        save_model(directory, model, text, {"version": "evaluated"})
-    except OSError:
-        return False
-    return True
+    save_model(Path(directory), model, text, {"version": "evaluated"})
+    return directory
 
 
 def _lists_by_files(directory: str, block: Truth) -> _Part:

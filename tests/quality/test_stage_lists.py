@@ -74,8 +74,11 @@ def test_a_full_disk_costs_no_report(world, monkeypatch) -> None:
 
     model, truth = world
     monkeypatch.setattr("shortlist.batch.stage_lists.save_model", full)
-    made = stage_lists(model, truth.slice(0, 100), lambda _share, _note: None, 2)
+    notes: list[str] = []
+    made = stage_lists(model, truth.slice(0, 100), lambda _share, note: notes.append(note), 2)
     here = stage_lists(model, truth.slice(0, 100), lambda _share, _note: None)
+    assert "in one process" in notes[-1]
+    assert "No space left on device" in notes[-1]
     np.testing.assert_array_equal(made.two_stage.items, here.two_stage.items)
 
 

@@ -82,7 +82,7 @@ def test_a_killed_worker() -> None:
 
 
 def test_mapped_files_are_no_leak(tmp_path: Path) -> None:
-    """A worker that has read much of a mapped file goes on, and is not started again."""
+    """Loky ends a worker that has grown beyond this, and pages of mapped files count as growth."""
     ((_, limit),) = completed(os.getenv, [("LOKY_MAX_MEMORY_LEAK_SIZE",)], 1)
     assert float(limit) == 1e15
 
