@@ -59,7 +59,9 @@ def trees_of_one_split(groups: RankingGroups, params: FitParams) -> int:
         **lambdamart._dataset(groups.take(held), params.threads), reference=train
     )
     stopping = lightgbm.early_stopping(drawn.patience, first_metric_only=True, verbose=False)
-    options = lambdamart._options(drawn, len(groups.rows), params.threads, int(rng.integers(2**31)))
+    options = lambdamart._options(
+        drawn, groups, len(groups.rows), params.threads, int(rng.integers(2**31))
+    )
     booster = lightgbm.train(
         options, train, drawn.estimators, valid_sets=[valid], callbacks=[stopping]
     )
