@@ -22,7 +22,6 @@ from shortlist.recsys.evaluation.baselines import (
     Score,
     by_scores,
     falling_popularity,
-    least,
     seen_rows,
 )
 from shortlist.recsys.evaluation.ranking_metrics import hit_matrix, ndcg
@@ -37,6 +36,7 @@ from shortlist.recsys.models.interactions import (
     UserStates,
     states_at,
 )
+from shortlist.recsys.models.least import least
 from shortlist.recsys.models.ties import cuts_before_last
 
 Bool = NDArray[np.bool_]

@@ -7,8 +7,10 @@ import numpy as np
 from scipy import sparse
 
 from shortlist.recsys.models.interactions import Events, Float32, Int32, Int64
+from shortlist.recsys.models.least import least
 from shortlist.recsys.models.neighbours import NEIGHBOURS, Neighbours, Relation
 from shortlist.recsys.models.regression import (
+    BLOCK,
     MAX_REGRESSION_ITEMS,
     interaction_matrix,
     item_regression,
@@ -98,9 +100,12 @@ def _keep(rows: Int32, weights: Float32, source: Int64, target: Int64, weight: n
 
 def _keep_dense(rows: Int32, weights: Float32, dense: Float32) -> None:
     """As `_keep`, from float32[n, n] with sources as rows."""
-    k = min(NEIGHBOURS, dense.shape[1])
-    best = np.argsort(-dense, axis=1, kind="stable")[:, :k]
-    value = np.take_along_axis(dense, best, axis=1)
-    none = value <= 0
-    rows[:-1, :k] = np.where(none, dense.shape[0], best)
-    weights[:-1, :k] = np.where(none, 0, value)
+    n = len(dense)
+    k = min(NEIGHBOURS, n)
+    for start in range(0, n, BLOCK):
+        loss = -dense[start : start + BLOCK]
+        best = least(loss, k)
+        value = -np.take_along_axis(loss, best, axis=1)
+        kept = slice(start, start + len(loss))
+        rows[kept, :k] = np.where(value > 0, best, n)
+        weights[kept, :k] = np.where(value > 0, value, 0)

@@ -9,6 +9,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from scipy import sparse
 
 from shortlist.batch import offline_evaluation
 from shortlist.batch.offline_evaluation import baselines as fitted_baselines
@@ -125,6 +126,18 @@ def test_ease_weights_are_the_closed_form(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr(regression, "BLOCK", 4)
     had = regression.interaction_matrix(events.user, events.item, (events.n_users, events.n_items))
     np.testing.assert_allclose(regression.item_regression(had, 3.0), expected, atol=1e-6)
+
+
+def test_ease_is_exact_at_any_popularity() -> None:
+    """Single precision serves items of a dozen users beside one that nearly everybody had."""
+    rng = np.random.default_rng(0)
+    share = np.geomspace(0.97, 0.0006, 12)
+    X = (rng.random((20_000, 12)) < share).astype(np.float32)
+    P = np.linalg.inv(X.T.astype(float) @ X + 3.0 * np.eye(12))
+    expected = -P / np.diag(P)
+    np.fill_diagonal(expected, 0.0)
+    weights = regression.item_regression(sparse.csr_matrix(X), 3.0)
+    np.testing.assert_allclose(weights, expected, rtol=1e-4, atol=1e-6)
 
 
 def test_large_catalogues_have_no_ease(monkeypatch: pytest.MonkeyPatch) -> None:
