@@ -65,7 +65,7 @@ def _gram(matrix: Csr, l2: float) -> Float32:
     return gram
 
 
-def _scale(matrix: Float32, rows: Float32, columns: Float32) -> None:
+def _scale(matrix: Float32, rows: NDArray[Any], columns: NDArray[Any]) -> None:
     """Multiplies rows and columns in place."""
     matrix *= rows[:, None]
     matrix *= columns
