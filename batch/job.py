@@ -39,6 +39,7 @@ from shortlist.batch.audit import audit
 from shortlist.batch.config import fit_params
 from shortlist.batch.known_events import known_events
 from shortlist.batch.progress import ProgressReporter
+from shortlist.batch.stage_towers import towers_of_folds
 from shortlist.batch.studio import collect, reach
 from shortlist.batch.studio import facts as studio_facts
 from shortlist.batch.tables import reject_lines
@@ -56,7 +57,7 @@ from shortlist.recsys.event_rules import EventRules
 from shortlist.recsys.models import bundle
 from shortlist.recsys.models.catalogue import Dataset
 from shortlist.recsys.models.index import measure
-from shortlist.recsys.models.interactions import Events, Int32, Int64, states_at
+from shortlist.recsys.models.interactions import Int32, Int64, states_at
 from shortlist.recsys.models.pipeline import Model
 from shortlist.recsys.models.ranker import ranker_from
 from shortlist.recsys.models.towers import user_vectors
@@ -75,20 +76,19 @@ from shortlist.recsys.training.fit import (
     groups_after,
     horizon_of,
     item_table_of,
-    past_before_labels,
+    past_of,
     ranker_training_groups,
     ranker_validation_groups,
     refit_ranker,
-    train_towers,
     validated_ranker,
 )
 from shortlist.recsys.training.lambdamart import FittedRanker, RankingGroups
 from shortlist.recsys.training.parameters import FitParams
-from shortlist.recsys.training.split import before, cuts
+from shortlist.recsys.training.split import cuts
 from shortlist.recsys.values import FIRST_CLOCK_TIME
 from shortlist.recsys.version import installed_version
 
-RECIPE = 6
+RECIPE = 7
 """Raised when stages make something else of the same input, so that all of them run again."""
 
 WATERMARK = "watermark.txt"
@@ -149,16 +149,6 @@ class Job:
     def fold(self, fold: Fold) -> Path:
         """The directory of a fold."""
         return self.work / f"fold-{fold}"
-
-
-def past_of(dataset: Dataset, protocol: HoldoutProtocol, params: FitParams, fold: Fold) -> Events:
-    """The events that a fold may know."""
-    if fold == Fold.EVERYTHING:
-        return dataset.events
-    before_holdout = before(dataset.events, cuts(dataset.events, protocol))
-    if fold == Fold.BEFORE_HOLDOUT:
-        return before_holdout
-    return past_before_labels(before_holdout, protocol, params)
 
 
 def latest_known(times: Int64, started: float) -> float:
@@ -235,21 +225,14 @@ def _load_note(loaded: data.Loaded) -> str:
 
 
 def train_embeddings(job: Job) -> None:
-    """Trains the towers of each fold.
-
-    The first fold finds the number of epochs by holding out some events; the others then learn
-    from all that they may know.
-    """
-    dataset = dataset_file.load(job.work)
-    epochs = None
-    for fold in Fold:
-        with job.reporter.stage(f"train towers, fold {fold}") as progress:
-            past = past_of(dataset, job.protocol, job.params, fold)
-            trained = train_towers(dataset, past, job.params, progress, epochs)
-            epochs = trained.epochs
-            bundle.save_towers(job.fold(fold), trained.towers)
-            training = {"events": trained.events_digest, "rounds": trained.rounds}
-            _write_json(job.fold(fold) / "towers.json", training)
+    """Trains the towers of each fold."""
+    trained = towers_of_folds(
+        job.work, job.protocol, job.params, job.reporter, job.settings.workers
+    )
+    for fold, result in trained:
+        bundle.save_towers(job.fold(fold), result.towers)
+        training = {"events": result.events_digest, "rounds": result.rounds}
+        _write_json(job.fold(fold) / "towers.json", training)
 
 
 def build_index(job: Job) -> None:

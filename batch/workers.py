@@ -18,6 +18,7 @@ from loky.process_executor import TerminatedWorkerError
 
 from shortlist.batch.free_memory import free_memory
 from shortlist.recsys.errors import InvalidSettings
+from shortlist.recsys.evaluation.resources import peak_memory
 
 Result = TypeVar("Result")
 
@@ -64,6 +65,17 @@ def workers_for(wanted: int, n_users: int, loaded: int) -> int:
     return max(1, most)
 
 
+def has_room_beside(workers: int) -> bool:
+    """Whether another process may do what this one has done, while this one does it again.
+
+    workers: 1 forbids it; 0 allows it where there is memory for what this one had at most, twice.
+    """
+    if workers or multiprocessing.current_process().daemon:
+        return workers > 1
+    free = free_memory()
+    return free is None or free >= 2 * peak_memory()["process"]
+
+
 def completed(
     function: Callable[..., Result], tasks: Sequence[tuple[object, ...]], workers: int
 ) -> Iterator[tuple[int, Result]]:
@@ -76,6 +88,43 @@ def completed(
         BaseException: what a task raised. Of the others, those that a process has are ended first.
     """
     workers = max(1, min(workers, len(tasks)))
+    places: dict[Future[Result], int] = {}
+    with _pool(workers) as pool:
+        try:
+            with _interrupts_waiting():
+                for place, task in enumerate(tasks):
+                    places[pool.submit(function, *task)] = place
+            for future in as_completed(places):
+                yield places.pop(future), future.result()
+        finally:
+            for waiting in places:
+                waiting.cancel()
+
+
+@contextmanager
+def beside(function: Callable[..., Result], *task: object) -> Iterator[Future[Result]]:
+    """Runs a task in another process while the body runs; the body's end waits for the result.
+
+    Where the body raises, the process is killed: it may have minutes to go.
+
+    Raises:
+        InvalidSettings: the process was killed by others.
+        BaseException: what the task raised.
+    """
+    with _pool(1) as pool:
+        try:
+            with _interrupts_waiting():
+                future = pool.submit(function, *task)
+            yield future
+            future.result()
+        except BaseException:
+            pool.shutdown(kill_workers=True)
+            raise
+
+
+@contextmanager
+def _pool(workers: int) -> Iterator[ProcessPoolExecutor]:
+    """Processes, until the body ends and what they have is done."""
     # Ctrl-C is for this process: each worker would print a traceback.
     ignored = (signal.SIGINT, signal.SIG_IGN)
     pool = ProcessPoolExecutor(
@@ -85,22 +134,15 @@ def completed(
         initargs=ignored,
         env=_ENVIRON,
     )
-    places: dict[Future[Result], int] = {}
     try:
-        with _interrupts_waiting():
-            for place, task in enumerate(tasks):
-                places[pool.submit(function, *task)] = place
-        for future in as_completed(places):
-            yield places.pop(future), future.result()
+        yield pool
     except TerminatedWorkerError as error:
         raise InvalidSettings(
-            f"one of {workers} processes was killed, most likely as memory ran out: set "
+            "a process of the batch was killed, most likely as memory ran out: set "
             f"SHORTLIST_WORKERS, or the call's workers, to less than {max(2, workers)}, or give "
             "the machine more memory"
         ) from error
     finally:
-        for waiting in places:
-            waiting.cancel()
         pool.shutdown()
 
 

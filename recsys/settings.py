@@ -394,8 +394,8 @@ class Settings:
         Variable(
             "SHORTLIST_WORKERS",
             0,
-            "Processes that make lists; 1 makes them in the batch's own, and 0 takes every core "
-            "where there are users and memory enough.",
+            "Processes that make lists and train towers; 1 does all in the batch's own, and 0 "
+            "takes every core where there are users and memory enough.",
         ),
     ]
     engine: Annotated[

@@ -90,8 +90,13 @@ def train_towers(
     progress: TrainingProgress,
     epochs: int | None = None,
 ) -> TrainedTowers:
-    """Towers trained on `past` for so many epochs, or (None) until early stopping."""
-    with pinned_torch(params.threads):
+    """Towers trained on `past` for so many epochs, or (None) until early stopping.
+
+    With `epochs` by half of the threads: a refresh trains two folds at once, and whoever trains one
+    alone is to get the same bits, which depend on the number of threads.
+    """
+    threads = threads_of(params)
+    with pinned_torch(threads if epochs is None else max(1, threads // 2)):
         return fit_towers(
             past.standing(),
             content_matrix(dataset.catalogue),
@@ -103,6 +108,11 @@ def train_towers(
             epochs,
             params.repeats,
         )
+
+
+def threads_of(params: FitParams) -> int:
+    """The number of threads that training takes."""
+    return params.threads or cpu_count()
 
 
 def assemble(
@@ -241,6 +251,16 @@ def past_before_labels(past: Events, protocol: HoldoutProtocol, params: FitParam
     return early.select(known)
 
 
+def past_of(dataset: Dataset, protocol: HoldoutProtocol, params: FitParams, fold: Fold) -> Events:
+    """The events that a fold may know."""
+    if fold == Fold.EVERYTHING:
+        return dataset.events
+    before_holdout = before(dataset.events, cuts(dataset.events, protocol))
+    if fold == Fold.BEFORE_HOLDOUT:
+        return before_holdout
+    return past_before_labels(before_holdout, protocol, params)
+
+
 def horizon_of(protocol: HoldoutProtocol) -> int | None:
     """How many events ahead the labels reach: to the next, or (None) to the end of the window."""
     return 1 if protocol == "leave-one-out" else None
@@ -285,16 +305,15 @@ def without_ranker(model: Model) -> Model:
 
 @contextmanager
 def pinned_torch(threads: int) -> Iterator[None]:
-    """Runs torch reproducibly on `threads` threads (0: every core), and restores its state."""
+    """Runs torch reproducibly on `threads` threads, and restores its state."""
     import torch
 
     deterministic: Any = torch.utils.deterministic
     threads_before = torch.get_num_threads()
     mode_before = torch.get_deterministic_debug_mode()
     fills_before = deterministic.fill_uninitialized_memory
-    torch.set_num_threads(threads if threads > 0 else cpu_count())
-    # Otherwise threads add up gradients in the order in which they finish. This mode of torch does
-    # what use_deterministic_algorithms does without importing its compiler, which takes 2 s.
+    torch.set_num_threads(threads)
+    # Otherwise threads add up gradients in the order in which they finish.
     torch.set_deterministic_debug_mode("error")
     # A help for those who debug: every new tensor would be filled with NaN first.
     deterministic.fill_uninitialized_memory = False

@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -14,7 +15,14 @@ from pathlib import Path
 import pytest
 
 from shortlist.batch import workers
-from shortlist.batch.workers import WORKER_BYTES, WORKER_USERS, completed, workers_for
+from shortlist.batch.workers import (
+    WORKER_BYTES,
+    WORKER_USERS,
+    beside,
+    completed,
+    has_room_beside,
+    workers_for,
+)
 from shortlist.recsys.errors import InvalidSettings
 
 ENDLESS = """
@@ -75,9 +83,52 @@ def test_an_error_is_the_callers() -> None:
         dict(completed(int, [("x",), *[("1",)] * 100], 2))
 
 
+def test_a_task_beside_the_body() -> None:
+    """Its result is there at the end of the body; what it raises comes then."""
+    with beside(pow, 2, 5) as future:
+        here = os.getpid()
+    assert (future.result(), here) == (32, os.getpid())
+    with pytest.raises(ValueError, match="invalid literal"), beside(int, "x"):
+        pass
+
+
+def test_a_body_that_fails_kills_the_task_beside_it() -> None:
+    """What would take an hour is not waited for."""
+    before, started = set(multiprocessing.active_children()), set()
+
+    def fail() -> None:
+        with beside(time.sleep, 3600):
+            started.update(set(multiprocessing.active_children()) - before)
+            raise KeyError("body")
+
+    with pytest.raises(KeyError, match="body"):
+        fail()
+    assert [process.is_alive() for process in started] == [False]
+
+
+def test_a_task_beside_is_killed() -> None:
+    """As where memory ran out: the message says what to do."""
+    with (
+        pytest.raises(InvalidSettings, match=r"was killed.* SHORTLIST_WORKERS.* to less than 2"),
+        beside(os._exit, 137),
+    ):
+        pass
+
+
+@pytest.mark.parametrize(
+    ("wanted", "free", "expected"),
+    [(0, None, True), (0, 2000, True), (0, 1999, False), (1, None, False), (2, 0, True)],
+)
+def test_room_for_a_task_beside(wanted, free, expected, monkeypatch) -> None:
+    """Room for what this process had at most, twice; what a setting says is taken."""
+    monkeypatch.setattr(workers, "free_memory", lambda: free)
+    monkeypatch.setattr(workers, "peak_memory", lambda: {"process": 1000, "largest_child": 9000})
+    assert has_room_beside(wanted) is expected
+
+
 def test_a_killed_worker() -> None:
     """As where memory ran out: the message says what to do."""
-    with pytest.raises(InvalidSettings, match=r"one of 2 .* SHORTLIST_WORKERS.* to less than 2"):
+    with pytest.raises(InvalidSettings, match=r"was killed.* SHORTLIST_WORKERS.* to less than 2"):
         dict(completed(os._exit, [(137,)] * 2, 3))
 
 
@@ -92,9 +143,11 @@ def test_a_daemon_starts_no_process(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(workers, "cpu_count", lambda: 4)
     monkeypatch.setattr(workers, "free_memory", lambda: None)
     assert workers_for(0, 100_000, 0) == 4
+    assert has_room_beside(0)
     daemon = type("Daemon", (), {"daemon": True})()
     monkeypatch.setattr(multiprocessing, "current_process", lambda: daemon)
     assert workers_for(0, 100_000, 0) == 1
+    assert not has_room_beside(0)
 
 
 def test_less_than_no_worker() -> None:
