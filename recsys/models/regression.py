@@ -15,10 +15,10 @@ from shortlist.recsys.models.interactions import Float32, Int32
 
 Csr = Any  # scipy.sparse carries no types
 
-MAX_REGRESSION_ITEMS = 12_000
+MAX_REGRESSION_ITEMS = 20_000
 """Items of the largest catalogue that gets a regression.
 
-A dense [items, items] matrix is inverted in place in single precision. 12,000 items need 0.6 GB
+A dense [items, items] matrix is inverted in place in single precision. 20,000 items need 1.6 GB
 (3,700 items: 0.06 GB), and time grows with the cube of the catalogue.
 """
 
