@@ -44,6 +44,7 @@ check: install ## Lint, types and import contracts.
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/mypy tests/benchmarks
 	$(BIN)/lint-imports
 
 # A thread a worker: more would wait for each other. In the files' own order, which ends with the

@@ -144,7 +144,7 @@ def _numbers(text: str) -> tuple[int, ...]:
 
 
 def _machine() -> Finding:
-    cores, memory = len(os.sched_getaffinity(0)), free_memory()
+    cores, memory = _cores(), free_memory()
     if memory is None:
         return Finding("machine", OK, f"{cores} cores")
     found = f"{cores} cores, {memory / 2**30:.1f} GiB of memory free"
@@ -152,6 +152,15 @@ def _machine() -> Finding:
         remedy = "free some, or give the machine more: training takes about 1 GiB and grows"
         return Finding("machine", WARNING, found, remedy)
     return Finding("machine", OK, found)
+
+
+def _cores() -> int:
+    """Those that training takes: a container may have fewer than its machine."""
+    try:
+        from loky import cpu_count
+    except ImportError:  # without the extra `batch`, whose lack is a finding of its own
+        return os.cpu_count() or 1
+    return int(cpu_count())
 
 
 def _settings(environ: Mapping[str, str]) -> Finding:

@@ -41,7 +41,7 @@ def raw_get(path: str, key: str) -> Call:
     def call(_: int) -> bytes:
         connection.sendall(command)
         reply = connection.recv(65536)
-        header, _, body = reply.partition(b"\r\n")
+        header, _separator, body = reply.partition(b"\r\n")
         while len(body) < int(header[1:]) + 2:
             body += connection.recv(65536)
         return body

@@ -9,11 +9,11 @@ from __future__ import annotations
 import os
 import subprocess
 from collections.abc import Callable
+from functools import partial
 from itertools import count
 from pathlib import Path
 
-from alternatives import Context
-from serving import DEMO, WARM_CALLS, published, served, write_lists
+from serving import DEMO, WARM_CALLS, answer, published, served, write_lists
 
 from shortlist.batch import dataset_file
 from shortlist.infra.local.runtime_api import http_event
@@ -34,9 +34,10 @@ def main() -> None:
     users = dataset.user_ids
     with published(work) as (settings, _):
         store, handler = served(settings)
-        for name, more in (("cached", {}), ("live", {"use_cache": False})):
+        requests: dict[str, dict[str, object]] = {"cached": {}, "live": {"use_cache": False}}
+        for name, more in requests.items():
             events = [http_event("POST", "/recommend", {"user_id": u, **more}) for u in users]
-            draw(name, lambda i, e=events: handler(e[i % len(e)], Context()))
+            draw(name, partial(answer, handler, events))
         store.close()
     blocks = [
         range(start, min(start + USERS_AT_ONCE, len(users)))

@@ -261,8 +261,9 @@ def served(settings: Settings) -> Iterator[tuple[int, int]]:
     """Runs `shortlist serve`, and gives its port and process id."""
     port = free_port()
     command = [sys.executable, "-m", "shortlist.batch.cli", "serve", "--port", str(port)]
-    silent = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-    with subprocess.Popen(command, env=environ_of(settings), **silent) as server:
+    nowhere = subprocess.DEVNULL
+    environ = environ_of(settings)
+    with subprocess.Popen(command, env=environ, stdout=nowhere, stderr=nowhere) as server:
         try:
             until_ready(port)
             yield port, server.pid

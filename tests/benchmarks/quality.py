@@ -17,6 +17,7 @@ import os
 import sys
 import tempfile
 from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -66,6 +67,11 @@ def made(tables: World | Shop | Music, rules: EventRules | None = None) -> Datas
         return data.load(*map(str, paths), event_rules=rules).dataset
 
 
+def made_of(size: WorldSize) -> Dataset:
+    """A synthetic world of this size."""
+    return made(world(size))
+
+
 def bare() -> Dataset:
     """MovieLens 100K with users, items and times alone."""
     import polars as pl
@@ -77,7 +83,7 @@ def bare() -> Dataset:
 
 
 SETS: dict[str, Callable[[], Dataset]] = {
-    **{name: lambda size=size: made(world(size)) for name, size in WORLDS.items()},
+    **{name: partial(made_of, size) for name, size in WORLDS.items()},
     "MovieLens 100K, bare": bare,
     "shop": lambda: made(shop(ShopSize()), RULES),
     "music": lambda: made(music(MusicSize())),

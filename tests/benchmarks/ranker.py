@@ -12,6 +12,7 @@ from __future__ import annotations
 import os
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -87,7 +88,7 @@ def main(protocol: HoldoutProtocol) -> None:
     """Prints a table of the numbers of trees."""
     reporter, params = ProgressReporter(), FitParams()
     groups, validation = training_data(protocol, params, reporter)
-    rules = {
+    rules: dict[str, Callable[[FitParams], int]] = {
         "cross-validation": lambda seeded: validated_ranker(groups, validation, seeded).trees,
         "one split": lambda seeded: trees_of_one_split(groups, seeded),
     }

@@ -23,10 +23,12 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
+from typing import Any
 from unittest.mock import patch
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -65,6 +67,10 @@ from shortlist.recsys.models.interactions import states_at
 from shortlist.recsys.models.pipeline import USERS_AT_ONCE, recommend, retrieve
 from shortlist.recsys.settings import Settings
 from shortlist.recsys.store.redis import RedisStore, open_store
+
+Event = dict[str, Any]
+Handler = Callable[[Event, object], dict[str, Any]]
+"""The Lambda handler: (event, context) -> answer."""
 
 DEMO = Path(".demo")
 REPORTS = Path("docs/reports")
@@ -108,14 +114,18 @@ def train(directory: Path, size: WorldSize) -> None:
     """
     made = world(size)
     directory.mkdir(parents=True, exist_ok=True)
-    paths = [directory / f"{name}.parquet" for name in ("interactions", "items", "users")]
-    for path, frame in zip(paths, (made.interactions, made.items, made.users), strict=True):
-        frame.write_parquet(path)
+    interactions, items, users = (
+        str(directory / f"{name}.parquet") for name in ("interactions", "items", "users")
+    )
+    made.interactions.write_parquet(interactions)
+    made.items.write_parquet(items)
+    made.users.write_parquet(users)
     with redis_url({}) as url:
         settings = replace(Settings.from_env({}), redis_url=url, gate=False)
         params = fit_params(settings)
         config = replace(params, towers=replace(params.towers, rounds=ROUNDS))
-        job = Job(*map(str, paths), directory / "work", settings, ProgressReporter(), config=config)
+        work, reporter = directory / "work", ProgressReporter()
+        job = Job(interactions, items, users, work, settings, reporter, config=config)
         for stage in STAGES:
             if stage != "publish":
                 run_stage(job, stage)
@@ -201,10 +211,21 @@ def deployed(work: Path) -> Iterator[dict[str, str]]:
         yield environ_of(settings)
 
 
-def served(settings: Settings) -> tuple[RedisStore, Adapter]:
+def served(settings: Settings) -> tuple[RedisStore, Handler]:
     """The store of a release, and the Lambda handler over it."""
     store = open_store(settings.redis_url, settings.namespace, settings.redis_timeout_ms)
-    return store, Adapter(create_app(settings, store, LivePath(settings)))
+    adapter: Any = Adapter(create_app(settings, store, LivePath(settings)))
+    return store, adapter  # which takes a context of less than Lambda's
+
+
+def answer(handler: Handler, events: Sequence[Event], i: int) -> dict[str, Any]:
+    """The i-th answer of the handler, to the events in turns."""
+    return handler(events[i % len(events)], Context())
+
+
+def read_of(store: RedisStore, version: str, users: Sequence[str], i: int) -> object:
+    """The i-th read of the store, of the users in turns."""
+    return store.read_user(version, users[i % len(users)])
 
 
 def cached(table: SpeedTable, settings: Settings, version: str, users: tuple[str, ...]) -> None:
@@ -217,10 +238,10 @@ def cached(table: SpeedTable, settings: Settings, version: str, users: tuple[str
     calls: dict[str, Call] = {
         "raw socket GET of a list": raw_get(settings.redis_url.removeprefix("unix://"), key),
         "redis-py: GET of a list": lambda _: store.redis.get(key),
-        READ: lambda i: store.read_user(version, users[i % len(users)]),
+        READ: partial(read_of, store, version, users),
         NOTHING: answers_nothing(body, events),
-        "cached answer, whole handler": lambda i: handler(events[i % len(events)], Context()),
-        "the same by GET, with its ETag": lambda i: handler(gets[i % len(gets)], Context()),
+        "cached answer, whole handler": partial(answer, handler, events),
+        "the same by GET, with its ETag": partial(answer, handler, gets),
     }
     timings = timed(calls)
     floor = timings[READ].median + timings[NOTHING].median
@@ -237,9 +258,7 @@ def store_reads(table: SpeedTable, settings: Settings, version: str, users: Sequ
         calls: dict[str, Call] = {}
         for name, store in stores.items():
             store.write_lists(version, ((u, packed) for u, packed in lists.items() if packed))
-            calls[f"store over TCP: {name}"] = lambda i, store=store: store.read_user(
-                version, users[i % len(users)]
-            )
+            calls[f"store over TCP: {name}"] = partial(read_of, store, version, users)
         timings = timed(calls)
         for what, timing in timings.items():
             table.add(what, timing, next(iter(timings.values())).median)
@@ -269,7 +288,7 @@ def live(
         f"LightGBM's `predict`: {trees}": lambda i: booster.predict(rows[i % len(rows)]),
         RECOMMEND: lambda i: recommend(model, each[i % len(each)], 20),
     }
-    variants = {
+    variants: dict[str, dict[str, object]] = {
         "live answer, whole handler": {},
         "the same with diversity": {"diversity": 0.5},
         "the same with explain": {"explain": True},
@@ -279,7 +298,7 @@ def live(
             http_event("POST", "/recommend", {"user_id": u, "use_cache": False, **more})
             for u in ids
         ]
-        calls[what] = lambda i, r=requests: handler(r[i % len(r)], Context())
+        calls[what] = partial(answer, handler, requests)
     calls["naive: a data frame of features for each request"] = naive(loaded, booster, each)
     timings = timed(calls, CALLS // 4)
     for what, timing in timings.items():

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import socket
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -130,6 +132,18 @@ def test_scarce_resources(
     assert findings["machine"].state == WARNING
     monkeypatch.setattr(doctor, "LEAST_DISK", 1 << 62)
     assert found(environ, tmp_path)["disk"].state == BAD
+
+
+def test_cores_of_the_machine(
+    environ: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As many as training takes; without its packages, or on macOS, all that there are."""
+    monkeypatch.setenv("LOKY_MAX_CPU_COUNT", "1")
+    monkeypatch.setattr(os, "cpu_count", lambda: 7)
+    monkeypatch.delattr(os, "sched_getaffinity", raising=False)
+    assert found(environ, tmp_path)["machine"].found.startswith("1 cores")
+    monkeypatch.setitem(sys.modules, "loky", None)
+    assert found(environ, tmp_path)["machine"].found.startswith("7 cores")
 
 
 def test_packages_below_their_floor(monkeypatch: pytest.MonkeyPatch) -> None:
