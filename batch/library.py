@@ -392,7 +392,8 @@ def fit(
     """Trains a release on all of the data, with the stages of `shortlist batch run`.
 
     It is evaluated on the way, and its report is in it. Nothing is published.
-    protocol, repeats, params, workers: as of `evaluate`.
+    protocol, repeats, params: as of `evaluate`. workers: as there, and of more than one process one
+    trains the towers of a fold, where there is memory for it.
     directory: where the stages work, so that an interrupted fit is continued; None for a temporary
     one.
 

@@ -6,12 +6,13 @@ half of the threads each are done sooner than one after the other.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
 from shortlist.batch import dataset_file
 from shortlist.batch.progress import ProgressReporter
-from shortlist.batch.workers import beside, has_room_beside
+from shortlist.batch.workers import WorkerKilled, beside, has_room_beside
 from shortlist.recsys.models.catalogue import Dataset
 from shortlist.recsys.settings import HoldoutProtocol
 from shortlist.recsys.training.fit import Fold, past_of, threads_of, train_towers
@@ -36,10 +37,10 @@ def towers_of_folds(
 
     The first fold finds the number of epochs by holding out some events; the others then learn from
     all that they may know. work: the directory that holds the data set; workers: 1 trains one fold
-    after the other, 0 two at once where there is memory for it.
+    after the other, otherwise two are trained at once where there is memory for it.
 
     Raises:
-        InvalidSettings: the process of a fold was killed.
+        InvalidSettings: `workers` is below 0.
     """
     dataset = dataset_file.load(work)
 
@@ -50,29 +51,38 @@ def towers_of_folds(
         first = trained(Fold.BEFORE_LABELS, None, progress)
     yield Fold.BEFORE_LABELS, first
     epochs, here, there = first.epochs, Fold.BEFORE_HOLDOUT, Fold.EVERYTHING
-    at_once = (
-        threads_of(params) > 1
+    at_once: dict[Fold, TrainedTowers] = {}
+    if (
+        has_room_beside(workers)
+        and threads_of(params) > 1
         and epochs * len(dataset.events) >= MIN_EVENTS_AT_ONCE
-        and has_room_beside(workers)
-    )
-    if at_once:
+    ):
         name = f"train towers, folds {here} and {there}"
-        task = (work, protocol, params, there, epochs)
-        with reporter.stage(name) as progress, beside(_trained_by_files, *task) as other:
-            towers = trained(here, epochs, progress)
-        yield here, towers
-        yield there, other.result()
-        return
+        task = (work, protocol, params, there, epochs, os.getpid())
+        try:
+            with reporter.stage(name) as progress, beside(_trained_by_files, *task) as other:
+                at_once[here] = trained(here, epochs, progress)
+            at_once[there] = other.result()
+        except WorkerKilled as error:
+            reporter.say(f"  {error}; this process goes on alone")
     for fold in (here, there):
-        with reporter.stage(f"train towers, fold {fold}") as progress:
-            towers = trained(fold, epochs, progress)
+        towers = at_once.pop(fold, None)
+        if towers is None:
+            with reporter.stage(f"train towers, fold {fold}") as progress:
+                towers = trained(fold, epochs, progress)
         yield fold, towers
 
 
 def _trained_by_files(
-    work: Path, protocol: HoldoutProtocol, params: FitParams, fold: Fold, epochs: int
+    work: Path, protocol: HoldoutProtocol, params: FitParams, fold: Fold, epochs: int, parent: int
 ) -> TrainedTowers:
-    return _trained(dataset_file.load(work), protocol, params, fold, epochs, _unseen)
+    """The towers of a fold, for the process `parent`; without it this one ends."""
+
+    def progress(_share: float, _note: str) -> None:
+        if os.getppid() != parent:
+            os._exit(1)
+
+    return _trained(dataset_file.load(work), protocol, params, fold, epochs, progress)
 
 
 def _trained(
@@ -85,7 +95,3 @@ def _trained(
 ) -> TrainedTowers:
     past = past_of(dataset, protocol, params, fold)
     return train_towers(dataset, past, params, progress, epochs)
-
-
-def _unseen(_share: float, _note: str) -> None:
-    """Shows nothing: the fold beside it takes as long."""

@@ -22,6 +22,11 @@ from shortlist.recsys.evaluation.resources import peak_memory
 
 Result = TypeVar("Result")
 
+
+class WorkerKilled(InvalidSettings):
+    """A process ended in the middle of its task, most likely as memory ran out."""
+
+
 WORKER_USERS = 1024
 """Users that a process is started for: starting it takes as long as 300 to 600 of their lists."""
 
@@ -52,8 +57,7 @@ def workers_for(wanted: int, n_users: int, loaded: int) -> int:
     Raises:
         InvalidSettings: `wanted` is below 0.
     """
-    if wanted < 0:
-        raise InvalidSettings(f"workers is {wanted}: give 1 or more, or 0 for every core")
+    _check(wanted)
     if wanted:
         return wanted
     if multiprocessing.current_process().daemon:  # which may start no process of its own
@@ -65,13 +69,22 @@ def workers_for(wanted: int, n_users: int, loaded: int) -> int:
     return max(1, most)
 
 
-def has_room_beside(workers: int) -> bool:
+def _check(wanted: int) -> None:
+    if wanted < 0:
+        raise InvalidSettings(f"workers is {wanted}: give 1 or more, or 0 for every core")
+
+
+def has_room_beside(wanted: int) -> bool:
     """Whether another process may do what this one has done, while this one does it again.
 
-    workers: 1 forbids it; 0 allows it where there is memory for what this one had at most, twice.
+    There has to be memory for what this one had at most, twice. wanted: 1 forbids it.
+
+    Raises:
+        InvalidSettings: `wanted` is below 0.
     """
-    if workers or multiprocessing.current_process().daemon:
-        return workers > 1
+    _check(wanted)
+    if wanted == 1 or multiprocessing.current_process().daemon:
+        return False
     free = free_memory()
     return free is None or free >= 2 * peak_memory()["process"]
 
@@ -84,7 +97,7 @@ def completed(
     function: of a module that is quickly imported.
 
     Raises:
-        InvalidSettings: a process was killed.
+        WorkerKilled: a process was killed.
         BaseException: what a task raised. Of the others, those that a process has are ended first.
     """
     workers = max(1, min(workers, len(tasks)))
@@ -108,13 +121,18 @@ def beside(function: Callable[..., Result], *task: object) -> Iterator[Future[Re
     Where the body raises, the process is killed: it may have minutes to go.
 
     Raises:
-        InvalidSettings: the process was killed by others.
+        WorkerKilled: the process was killed by others, or could not be started.
         BaseException: what the task raised.
     """
     with _pool(1) as pool:
         try:
-            with _interrupts_waiting():
-                future = pool.submit(function, *task)
+            try:
+                with _interrupts_waiting():
+                    future = pool.submit(function, *task)
+            except OSError as error:
+                raise WorkerKilled(
+                    f"a process of the batch could not be started: {error}"
+                ) from error
             yield future
             future.result()
         except BaseException:
@@ -137,7 +155,7 @@ def _pool(workers: int) -> Iterator[ProcessPoolExecutor]:
     try:
         yield pool
     except TerminatedWorkerError as error:
-        raise InvalidSettings(
+        raise WorkerKilled(
             "a process of the batch was killed, most likely as memory ran out: set "
             f"SHORTLIST_WORKERS, or the call's workers, to less than {max(2, workers)}, or give "
             "the machine more memory"

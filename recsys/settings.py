@@ -386,7 +386,11 @@ class Settings:
     threads: Annotated[
         int,
         Interval(ge=0, le=1024),
-        Variable("SHORTLIST_THREADS", 0, "Threads of training; 0 takes every core."),
+        Variable(
+            "SHORTLIST_THREADS",
+            0,
+            "Threads of training, which the towers of two folds share; 0 takes every core.",
+        ),
     ]
     workers: Annotated[
         int,
@@ -394,8 +398,9 @@ class Settings:
         Variable(
             "SHORTLIST_WORKERS",
             0,
-            "Processes that make lists and train towers; 1 does all in the batch's own, and 0 "
-            "takes every core where there are users and memory enough.",
+            "Processes that make lists; 1 makes them in the batch's own, and 0 takes every core "
+            "where there are users and memory enough. Unless it is 1, a second process trains "
+            "towers where there is memory for it.",
         ),
     ]
     engine: Annotated[

@@ -96,7 +96,7 @@ def best_half_life(
     The weights are fitted to the events before these. Events that share their time with a last one
     are held out as well. At most VALIDATION_USERS are drawn from those who took something open
     there. A catalogue above LARGE_CATALOGUE would take a second fit of many minutes (an EASE of
-    10,000 items inverts 0.8 GB), and is not searched.
+    10,000 items inverts 0.4 GB), and is not searched.
     """
     if events.n_items > LARGE_CATALOGUE:
         return DEFAULT_HALF_LIFE

@@ -43,12 +43,8 @@ def item_regression(matrix: Csr, l2: float) -> Float32:
     """
     if matrix.shape[1] == 0:
         return np.zeros((0, 0), np.float32)
-    gram = _gram(matrix, l2)
-    # Divided by the items' sizes, so that single precision serves rare and popular items alike.
-    size = np.sqrt(gram.diagonal())
-    _scale(gram, 1 / size, 1 / size)
-    weights = _negative_inverse(gram)
-    _scale(weights, 1 / size, size / -weights.diagonal())
+    weights = _negative_inverse(_gram(matrix, l2))
+    weights /= -weights.diagonal()
     np.fill_diagonal(weights, 0.0)
     return weights
 
@@ -65,34 +61,31 @@ def _gram(matrix: Csr, l2: float) -> Float32:
     return gram
 
 
-def _scale(matrix: Float32, rows: NDArray[Any], columns: NDArray[Any]) -> None:
-    """Multiplies rows and columns in place."""
-    matrix *= rows[:, None]
-    matrix *= columns
-
-
 def _negative_inverse(matrix: Float32) -> Float32:
     """Inverts a symmetric positive definite matrix in place, and changes its sign.
 
     The sweep operator (Goodnight 1979, "A Tutorial on the SWEEP Operator") by blocks: with its sign
     the matrix stays symmetric, so that one triangle is enough until the end. No pivoting is needed
-    for such a matrix, and all work is matrix products. LAPACK's Cholesky inverse does as much
-    arithmetic, but its threads wait for each other: on two shared cores it was many times slower.
+    for such a matrix, and all work is matrix products. What a block inverts and multiplies is in
+    double precision: of items that always come together, the differences would be lost. LAPACK's
+    Cholesky inverse does as much arithmetic, but its threads wait for each other: on two shared
+    cores it was many times slower.
     """
     n = len(matrix)
     starts = range(0, n, BLOCK)
-    column = np.empty((n, BLOCK), np.float32)
+    column = np.empty((n, BLOCK))
     for start in starts:
         stop = min(start + BLOCK, n)
         swept = column[:, : stop - start]
         swept[:start] = matrix[start:stop, :start].T
         swept[start:] = matrix[start:, start:stop]
         pivot = np.linalg.inv(swept[start:stop])
-        scaled = swept @ pivot
+        scaled = (swept @ pivot).astype(np.float32)
+        single = swept.astype(np.float32)
         for other in starts:
             end = min(other + BLOCK, n)
             if other != start:
-                matrix[other:end, :end] -= scaled[other:end] @ swept[:end].T
+                matrix[other:end, :end] -= scaled[other:end] @ single[:end].T
         matrix[start:stop, :start] = scaled[:start].T
         matrix[stop:, start:stop] = scaled[stop:]
         matrix[start:stop, start:stop] = -pivot

@@ -120,24 +120,37 @@ def test_ease_weights_are_the_closed_form(monkeypatch: pytest.MonkeyPatch) -> No
     rng = np.random.default_rng(0)
     X = (rng.random((50, 9)) < 0.3).astype(float)
     events = events_of([np.flatnonzero(x).tolist() for x in X], 9)
-    P = np.linalg.inv(X.T @ X + 3.0 * np.eye(9))
-    expected = -P / np.diag(P)
-    np.fill_diagonal(expected, 0.0)
     monkeypatch.setattr(regression, "BLOCK", 4)
     had = regression.interaction_matrix(events.user, events.item, (events.n_users, events.n_items))
-    np.testing.assert_allclose(regression.item_regression(had, 3.0), expected, atol=1e-6)
+    weights = regression.item_regression(had, 3.0)
+    np.testing.assert_allclose(weights, closed_form(X, 3.0), atol=1e-6)
+
+
+def closed_form(X: np.ndarray, l2: float) -> np.ndarray:
+    """The weights by the published formula, in double precision."""
+    P = np.linalg.inv(X.T.astype(float) @ X + l2 * np.eye(X.shape[1]))
+    expected = -P / np.diag(P)
+    np.fill_diagonal(expected, 0.0)
+    return expected
 
 
 def test_ease_is_exact_at_any_popularity() -> None:
-    """Single precision serves items of a dozen users beside one that nearly everybody had."""
+    """Items of a dozen users beside one that nearly everybody had."""
     rng = np.random.default_rng(0)
     share = np.geomspace(0.97, 0.0006, 12)
     X = (rng.random((20_000, 12)) < share).astype(np.float32)
-    P = np.linalg.inv(X.T.astype(float) @ X + 3.0 * np.eye(12))
-    expected = -P / np.diag(P)
-    np.fill_diagonal(expected, 0.0)
     weights = regression.item_regression(sparse.csr_matrix(X), 3.0)
-    np.testing.assert_allclose(weights, expected, rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(weights, closed_form(X, 3.0), rtol=1e-4, atol=1e-6)
+
+
+def test_ease_of_items_that_come_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Bundles that many users had, of which single precision alone would lose the differences."""
+    rng = np.random.default_rng(0)
+    bundles = rng.random((60_000, 4)) < 0.5
+    X = np.repeat(bundles, 25, axis=1)[:, rng.permutation(100)].astype(np.float32)
+    monkeypatch.setattr(regression, "BLOCK", 64)
+    weights = regression.item_regression(sparse.csr_matrix(X), 10.0)
+    np.testing.assert_allclose(weights, closed_form(X, 10.0), atol=1e-3)
 
 
 def test_large_catalogues_have_no_ease(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -18,6 +18,7 @@ from shortlist.batch import workers
 from shortlist.batch.workers import (
     WORKER_BYTES,
     WORKER_USERS,
+    WorkerKilled,
     beside,
     completed,
     has_room_beside,
@@ -85,9 +86,9 @@ def test_an_error_is_the_callers() -> None:
 
 def test_a_task_beside_the_body() -> None:
     """Its result is there at the end of the body; what it raises comes then."""
-    with beside(pow, 2, 5) as future:
-        here = os.getpid()
-    assert (future.result(), here) == (32, os.getpid())
+    with beside(os.getpid) as future:
+        pass
+    assert future.result() != os.getpid()
     with pytest.raises(ValueError, match="invalid literal"), beside(int, "x"):
         pass
 
@@ -106,6 +107,17 @@ def test_a_body_that_fails_kills_the_task_beside_it() -> None:
     assert [process.is_alive() for process in started] == [False]
 
 
+def test_a_process_that_cannot_be_started(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As where there is no memory for it: the system's words are told."""
+
+    def refuse(*_: object) -> None:
+        raise OSError("Cannot allocate memory")
+
+    monkeypatch.setattr(workers.ProcessPoolExecutor, "submit", refuse)
+    with pytest.raises(WorkerKilled, match="not be started: Cannot allocate"), beside(os.getpid):
+        pass
+
+
 def test_a_task_beside_is_killed() -> None:
     """As where memory ran out: the message says what to do."""
     with (
@@ -117,10 +129,10 @@ def test_a_task_beside_is_killed() -> None:
 
 @pytest.mark.parametrize(
     ("wanted", "free", "expected"),
-    [(0, None, True), (0, 2000, True), (0, 1999, False), (1, None, False), (2, 0, True)],
+    [(0, None, True), (0, 2000, True), (0, 1999, False), (1, None, False), (2, 1999, False)],
 )
 def test_room_for_a_task_beside(wanted, free, expected, monkeypatch) -> None:
-    """Room for what this process had at most, twice; what a setting says is taken."""
+    """Room for what this process had at most, twice; 1 forbids it."""
     monkeypatch.setattr(workers, "free_memory", lambda: free)
     monkeypatch.setattr(workers, "peak_memory", lambda: {"process": 1000, "largest_child": 9000})
     assert has_room_beside(wanted) is expected
@@ -154,6 +166,8 @@ def test_less_than_no_worker() -> None:
     """The value, the rule and the remedy."""
     with pytest.raises(InvalidSettings, match="workers is -1: give 1 or more, or 0"):
         workers_for(-1, 1, 0)
+    with pytest.raises(InvalidSettings, match="workers is -1: give 1 or more, or 0"):
+        has_room_beside(-1)
 
 
 def test_no_worker_is_left() -> None:
