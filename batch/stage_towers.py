@@ -12,7 +12,7 @@ from pathlib import Path
 
 from shortlist.batch import dataset_file
 from shortlist.batch.progress import ProgressReporter
-from shortlist.batch.workers import WorkerKilled, beside, has_room_beside
+from shortlist.batch.workers import WorkerKilled, has_memory_for_two, in_parallel
 from shortlist.recsys.models.catalogue import Dataset
 from shortlist.recsys.settings import HoldoutProtocol
 from shortlist.recsys.training.fit import Fold, past_of, threads_of, train_towers
@@ -53,14 +53,14 @@ def towers_of_folds(
     epochs, here, there = first.epochs, Fold.BEFORE_HOLDOUT, Fold.EVERYTHING
     at_once: dict[Fold, TrainedTowers] = {}
     if (
-        has_room_beside(workers)
+        has_memory_for_two(workers)
         and threads_of(params) > 1
         and epochs * len(dataset.events) >= MIN_EVENTS_AT_ONCE
     ):
         name = f"train towers, folds {here} and {there}"
         task = (work, protocol, params, there, epochs, os.getpid())
         try:
-            with reporter.stage(name) as progress, beside(_trained_by_files, *task) as other:
+            with reporter.stage(name) as progress, in_parallel(_trained_by_files, *task) as other:
                 at_once[here] = trained(here, epochs, progress)
             at_once[there] = other.result()
         except WorkerKilled as error:

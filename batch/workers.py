@@ -74,7 +74,7 @@ def _check(wanted: int) -> None:
         raise InvalidSettings(f"workers is {wanted}: give 1 or more, or 0 for every core")
 
 
-def has_room_beside(wanted: int) -> bool:
+def has_memory_for_two(wanted: int) -> bool:
     """Whether another process may do what this one has done, while this one does it again.
 
     There has to be memory for what this one had at most, twice. wanted: 1 forbids it.
@@ -115,7 +115,7 @@ def completed(
 
 
 @contextmanager
-def beside(function: Callable[..., Result], *task: object) -> Iterator[Future[Result]]:
+def in_parallel(function: Callable[..., Result], *task: object) -> Iterator[Future[Result]]:
     """Runs a task in another process while the body runs; the body's end waits for the result.
 
     Where the body raises, the process is killed: it may have minutes to go.

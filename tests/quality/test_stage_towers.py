@@ -77,7 +77,7 @@ ALONE = """
 import os, signal, sys
 from pathlib import Path
 from shortlist.batch.stage_towers import _trained_by_files
-from shortlist.batch.workers import beside
+from shortlist.batch.workers import in_parallel
 from shortlist.recsys.training.fit import Fold
 from shortlist.recsys.training.parameters import FitParams, TowerParams
 towers = TowerParams(dimension=16, hidden=32, round_steps=1, rounds=10**6, max_positions=10**12)
@@ -88,7 +88,7 @@ def orphaned(*task):
     os.kill(task[-1], signal.SIGKILL)
     return _trained_by_files(*task)
 
-with beside(orphaned, *task):
+with in_parallel(orphaned, *task):
     signal.pause()
 """
 """A script that is killed while another process trains a fold for it, for hours."""

@@ -135,7 +135,7 @@ def closed_form(X: np.ndarray, l2: float) -> np.ndarray:
 
 
 def test_ease_is_exact_at_any_popularity() -> None:
-    """Items of a dozen users beside one that nearly everybody had."""
+    """Items of a dozen users, and one that nearly everybody had."""
     rng = np.random.default_rng(0)
     share = np.geomspace(0.97, 0.0006, 12)
     X = (rng.random((20_000, 12)) < share).astype(np.float32)

@@ -19,9 +19,9 @@ from shortlist.batch.workers import (
     WORKER_BYTES,
     WORKER_USERS,
     WorkerKilled,
-    beside,
     completed,
-    has_room_beside,
+    has_memory_for_two,
+    in_parallel,
     workers_for,
 )
 from shortlist.recsys.errors import InvalidSettings
@@ -84,21 +84,21 @@ def test_an_error_is_the_callers() -> None:
         dict(completed(int, [("x",), *[("1",)] * 100], 2))
 
 
-def test_a_task_beside_the_body() -> None:
+def test_a_task_during_the_body() -> None:
     """Its result is there at the end of the body; what it raises comes then."""
-    with beside(os.getpid) as future:
+    with in_parallel(os.getpid) as future:
         pass
     assert future.result() != os.getpid()
-    with pytest.raises(ValueError, match="invalid literal"), beside(int, "x"):
+    with pytest.raises(ValueError, match="invalid literal"), in_parallel(int, "x"):
         pass
 
 
-def test_a_body_that_fails_kills_the_task_beside_it() -> None:
+def test_a_failing_body_kills_the_task() -> None:
     """What would take an hour is not waited for."""
     before, started = set(multiprocessing.active_children()), set()
 
     def fail() -> None:
-        with beside(time.sleep, 3600):
+        with in_parallel(time.sleep, 3600):
             started.update(set(multiprocessing.active_children()) - before)
             raise KeyError("body")
 
@@ -108,21 +108,24 @@ def test_a_body_that_fails_kills_the_task_beside_it() -> None:
 
 
 def test_a_process_that_cannot_be_started(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As where there is no memory for it: the system's words are told."""
+    """As where there is no memory for it: the message has the system's words."""
 
     def refuse(*_: object) -> None:
         raise OSError("Cannot allocate memory")
 
     monkeypatch.setattr(workers.ProcessPoolExecutor, "submit", refuse)
-    with pytest.raises(WorkerKilled, match="not be started: Cannot allocate"), beside(os.getpid):
+    with (
+        pytest.raises(WorkerKilled, match="not be started: Cannot allocate"),
+        in_parallel(os.getpid),
+    ):
         pass
 
 
-def test_a_task_beside_is_killed() -> None:
+def test_a_parallel_task_is_killed() -> None:
     """As where memory ran out: the message says what to do."""
     with (
         pytest.raises(InvalidSettings, match=r"was killed.* SHORTLIST_WORKERS.* to less than 2"),
-        beside(os._exit, 137),
+        in_parallel(os._exit, 137),
     ):
         pass
 
@@ -131,11 +134,11 @@ def test_a_task_beside_is_killed() -> None:
     ("wanted", "free", "expected"),
     [(0, None, True), (0, 2000, True), (0, 1999, False), (1, None, False), (2, 1999, False)],
 )
-def test_room_for_a_task_beside(wanted, free, expected, monkeypatch) -> None:
+def test_memory_for_a_second_process(wanted, free, expected, monkeypatch) -> None:
     """Room for what this process had at most, twice; 1 forbids it."""
     monkeypatch.setattr(workers, "free_memory", lambda: free)
     monkeypatch.setattr(workers, "peak_memory", lambda: {"process": 1000, "largest_child": 9000})
-    assert has_room_beside(wanted) is expected
+    assert has_memory_for_two(wanted) is expected
 
 
 def test_a_killed_worker() -> None:
@@ -155,11 +158,11 @@ def test_a_daemon_starts_no_process(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(workers, "cpu_count", lambda: 4)
     monkeypatch.setattr(workers, "free_memory", lambda: None)
     assert workers_for(0, 100_000, 0) == 4
-    assert has_room_beside(0)
+    assert has_memory_for_two(0)
     daemon = type("Daemon", (), {"daemon": True})()
     monkeypatch.setattr(multiprocessing, "current_process", lambda: daemon)
     assert workers_for(0, 100_000, 0) == 1
-    assert not has_room_beside(0)
+    assert not has_memory_for_two(0)
 
 
 def test_less_than_no_worker() -> None:
@@ -167,7 +170,7 @@ def test_less_than_no_worker() -> None:
     with pytest.raises(InvalidSettings, match="workers is -1: give 1 or more, or 0"):
         workers_for(-1, 1, 0)
     with pytest.raises(InvalidSettings, match="workers is -1: give 1 or more, or 0"):
-        has_room_beside(-1)
+        has_memory_for_two(-1)
 
 
 def test_no_worker_is_left() -> None:
