@@ -6,9 +6,10 @@ import math
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from fastapi import FastAPI
+from pydantic.json_schema import models_json_schema
 from starlette.types import ASGIApp
 
 from shortlist.lambda_handler import deadline
@@ -31,6 +32,7 @@ from shortlist.lambda_handler.routes.items import add_items
 from shortlist.lambda_handler.routes.operations import add_operations
 from shortlist.lambda_handler.routes.recommend import add_recommend
 from shortlist.lambda_handler.routes.users import add_users
+from shortlist.lambda_handler.schemas import ErrorAnswer
 from shortlist.lambda_handler.serving_release import ServingRelease
 from shortlist.lambda_handler.timed_store import timed
 from shortlist.recsys.errors import DeadlineExceeded, Overloaded, ShortlistError
@@ -120,6 +122,15 @@ class _Api(FastAPI):
     def wrap(self, origins: Sequence[str], base_paths: Sequence[str]) -> None:
         """Allows pages of these origins, and serves below these base paths."""
         self._origins, self._base_paths = origins, base_paths
+
+    def openapi(self) -> dict[str, Any]:
+        """See FastAPI; with the schemas of errors, which the routes only name."""
+        if self.openapi_schema is None:
+            _, schemas = models_json_schema(
+                [(ErrorAnswer, "serialization")], ref_template="#/components/schemas/{model}"
+            )
+            super().openapi()["components"]["schemas"] |= schemas["$defs"]
+        return super().openapi()
 
     def build_middleware_stack(self) -> ASGIApp:
         """See FastAPI."""

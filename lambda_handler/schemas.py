@@ -677,30 +677,34 @@ class ErrorAnswer(BaseModel):
     error: ErrorBody
 
 
-NOT_FOUND: dict[int | str, dict[str, Any]] = {
-    404: {"model": ErrorAnswer, "description": "The item is not in the catalogue."}
+Responses = dict[int | str, dict[str, Any]]
+"""What a route may answer besides its model, by status."""
+
+_ERROR_SCHEMA = {"$ref": "#/components/schemas/ErrorAnswer"}
+
+
+def _error(description: str) -> dict[str, Any]:
+    """An error of a route.
+
+    It names its schema only: FastAPI would compile a `model` for each route and status, at each
+    cold start.
+    """
+    return {
+        "description": description,
+        "content": {"application/json": {"schema": _ERROR_SCHEMA}},
+    }
+
+
+NOT_FOUND: Responses = {404: _error("The item is not in the catalogue.")}
+CHANGED: Responses = {409: _error("The rules have another version by now.")}
+NO_RELEASE: Responses = {404: _error("There is no such release.")}
+UNCHANGED: Responses = {304: {"description": "The answer still has the tag in If-None-Match."}}
+REFUSED: Responses = {
+    401: _error("The caller is unknown. Only if the service checks callers."),
+    403: _error("The caller may not do this, or not for this user."),
+    429: _error("Too many requests with one API key; see Retry-After."),
 }
-CHANGED: dict[int | str, dict[str, Any]] = {
-    409: {"model": ErrorAnswer, "description": "The rules have another version by now."}
-}
-NO_RELEASE: dict[int | str, dict[str, Any]] = {
-    404: {"model": ErrorAnswer, "description": "There is no such release."}
-}
-UNCHANGED: dict[int | str, dict[str, Any]] = {
-    304: {"description": "The answer still has the tag in If-None-Match."}
-}
-REFUSED: dict[int | str, dict[str, Any]] = {
-    401: {
-        "model": ErrorAnswer,
-        "description": "The caller is unknown. Only if the service checks callers.",
-    },
-    403: {"model": ErrorAnswer, "description": "The caller may not do this, or not for this user."},
-    429: {
-        "model": ErrorAnswer,
-        "description": "Too many requests with one API key; see Retry-After.",
-    },
-}
-ERRORS: dict[int | str, dict[str, Any]] = REFUSED | {
-    422: {"model": ErrorAnswer, "description": "A field breaks its rule; the message names both."},
-    503: {"model": ErrorAnswer, "description": "No answer is possible now; see Retry-After."},
+ERRORS: Responses = REFUSED | {
+    422: _error("A field breaks its rule; the message names both."),
+    503: _error("No answer is possible now; see Retry-After."),
 }

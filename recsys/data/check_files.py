@@ -14,7 +14,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
@@ -33,6 +33,9 @@ from shortlist.recsys.data.readers import explained
 from shortlist.recsys.data.sources import Dialect
 from shortlist.recsys.data.staging import StagedFile, extension_of, lake_of, staged
 from shortlist.recsys.errors import InvalidData
+
+if TYPE_CHECKING:
+    from duckdb import DuckDBPyConnection
 
 SAMPLE_ROWS = 20_000
 """Rows by which columns are found: enough for shares of a per cent, read in a moment."""
@@ -346,14 +349,21 @@ _BEYOND_ASCII = re.compile(r"[^\x00-\x7f]+")
 
 
 def _sniffed(text: str, file: StagedFile) -> Dialect:
-    with tempfile.TemporaryDirectory(prefix="shortlist-sniff-") as directory:
+    import duckdb
+
+    with (
+        tempfile.TemporaryDirectory(prefix="shortlist-sniff-") as directory,
+        duckdb.connect() as connection,
+    ):
         path = Path(directory) / "head.csv"
         path.write_text(text, encoding="utf-8", newline="")
         # Strictly a bad row can hide the separator; leniently lines above a header can.
-        found = [way for lenient in ("false", "true") for way in _ways(path, lenient)]
+        found = [way for lenient in ("false", "true") for way in _ways(connection, path, lenient)]
         if max((way[-1] for way in found), default=0) <= 1:
             rare = (separator for separator in _RARE_SEPARATORS if separator in text)
-            found += [way for separator in rare for way in _ways(path, "false", separator)]
+            found += [
+                way for separator in rare for way in _ways(connection, path, "false", separator)
+            ]
     if not found:
         raise InvalidData(
             f"cannot tell how {file.name!r} is written: give CSV with a header, Parquet or "
@@ -371,7 +381,9 @@ _RARE_SEPARATORS = ("\x01", "\x1f", "~", "^", " ")
 """Tried where none of the usual ones parts a line, the likelier first; \\x01 is Hive's."""
 
 
-def _ways(path: Path, lenient: str, separator: str | None = None) -> list[tuple[Any, ...]]:
+def _ways(
+    connection: DuckDBPyConnection, path: Path, lenient: str, separator: str | None = None
+) -> list[tuple[Any, ...]]:
     """What DuckDB's sniffer finds: separator, quote, lines before the header, header, columns."""
     import duckdb
 
@@ -382,8 +394,7 @@ def _ways(path: Path, lenient: str, separator: str | None = None) -> list[tuple[
     )
     parameters = [str(path)] if separator is None else [str(path), separator]
     try:
-        with duckdb.connect() as connection:
-            return connection.execute(query, parameters).fetchall()
+        return connection.execute(query, parameters).fetchall()
     except duckdb.Error:
         return []
 

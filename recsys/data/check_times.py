@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
@@ -155,8 +156,15 @@ def _likely(texts: pl.Series) -> Sequence[str]:
     head = texts.head(_FIRST_TRIED).alias("t").to_frame()
     if not head["t"].str.contains(_DATE_LIKE).any():
         return ()
-    read = head.select(moments(pl.col("t"), f).is_not_null().any().alias(f) for f in _formats())
+    # Most formats have a sign that no text has: they are left out without a trial.
+    signs = set("".join(head["t"]))
+    possible = [form for form in _formats() if signs.issuperset(_CODE_OR_BLANK.sub("", form))]
+    read = head.select(moments(pl.col("t"), f).is_not_null().any().alias(f) for f in possible)
     return [form for form, reads in read.row(0, named=True).items() if reads]
+
+
+_CODE_OR_BLANK = re.compile(r"%[.3]?[A-Za-z]|\s")
+"""What a text may have in its own form; all else in a format stands in the text as it is."""
 
 
 _DATE_LIKE = r"[0-9]{4}|[0-9][./ -].*[0-9]"

@@ -53,6 +53,8 @@ STYLE: dict[Any, Any] = {
     "xtick.color": SOFT,
     "ytick.color": SOFT,
     "grid.color": LINE,
+    "figure.facecolor": "none",
+    "axes.facecolor": "none",
     "axes.axisbelow": True,
     "axes.spines.top": False,
     "axes.spines.right": False,
@@ -168,6 +170,7 @@ def _svg(label: str, height: float, panels: Sequence[Draw], *, legend: bool = Fa
     import io
 
     from matplotlib import rc_context
+    from matplotlib.backends.backend_svg import FigureCanvasSVG
     from matplotlib.figure import Figure
 
     out = io.StringIO()
@@ -178,8 +181,8 @@ def _svg(label: str, height: float, panels: Sequence[Draw], *, legend: bool = Fa
             draw(axes)
         if legend:
             figure.legend(**LEGEND)
-        # Without the date: equal reports give equal bytes.
-        figure.savefig(out, format="svg", transparent=True, metadata={"Date": None})
+        # Without the date: equal reports give equal bytes. `savefig` would draw everything twice.
+        FigureCanvasSVG(figure).print_svg(out, metadata={"Date": None})  # type: ignore[no-untyped-call]
     return _inline(out.getvalue(), label)
 
 
