@@ -131,7 +131,7 @@ infra-check: install $(SAM)/.installed $(ASL)/.installed ## The deployment, with
 	  $(ASL)/node_modules/.bin/asl-validator --json-path infra/refresh.asl.json; fi
 	$(SAM)/bin/python infra/tools/sam_local.py template.yaml
 	SAM_CLI_TELEMETRY=0 $(SAM)/bin/sam build --region us-east-1
-	$(BIN)/python -m pytest tests/deployment
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --dist loadfile tests/deployment
 
 $(UV)/.installed: # Resolves the locks and the floors; nothing else here needs it.
 	$(PYTHON) -m venv $(UV)

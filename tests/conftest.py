@@ -36,6 +36,7 @@ from shortlist.recsys.store.artefacts import open_artefacts
 from shortlist.recsys.store.redis import RedisStore, open_store
 from shortlist.recsys.store.release_files import build_manifest
 from tests.dumps import Dumped, dumped, put_back
+from tests.smallest import smallest
 
 # Derandomized: the same examples on every machine. No deadline: CI machines differ in speed.
 hypothesis_settings.register_profile(
@@ -152,7 +153,7 @@ def published(tables: Path, valkey_url: str, tmp_path_factory: pytest.TempPathFa
     paths = [str(tables / f"{name}.parquet") for name in ("interactions", "items", "users")]
     work = directory / "work"
     silent = ProgressReporter(Console(file=io.StringIO()))
-    run_job(Job(*paths, work, settings, silent))
+    run_job(Job(*paths, work, settings, silent, config=smallest(settings)))
     version = open_artefacts(settings.artefacts).versions()[-1]
     keys = dumped(valkey_url, settings.namespace)
     return Published(settings, environ, dataset_file.load(work), work, version, keys)

@@ -28,11 +28,11 @@ from shortlist.infra.local.valkey import redis_url
 from shortlist.recsys.settings import Settings
 from shortlist.recsys.store.artefacts import open_artefacts
 from tests.browser.shop import write_shop
+from tests.chromium import NAMES, chromium
 from tests.servers import as_process
 from tests.smallest import smallest
 
 ADMIN_KEY = "the-admin-key-of-the-browser-tests"
-NAMES = ("chromium", "chromium-browser", "google-chrome")
 WEEKS = 2 * 7 * 86_400
 SECONDS = 20.0
 """How long a page may take until a test fails; machines of CI are slow."""
@@ -140,7 +140,7 @@ def studio(shop_world: ShopWorld) -> Iterator[str]:
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
     """Chromium as the system has it."""
-    path = next(filter(None, map(shutil.which, NAMES)), None)
+    path = chromium()
     if path is None:
         pytest.skip(f"no browser: install one of {', '.join(NAMES)}")
     with sync_playwright() as playwright:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -101,9 +102,12 @@ def run(client: Any, failures: list[tuple[str, str]]) -> tuple[str, list[str]]:
     arn = client.create_state_machine(
         name=f"refresh-{uuid.uuid4().hex}", definition=definition, roleArn=ROLE
     )["stateMachineArn"]
+    running = set(threading.enumerate())
     execution = client.start_execution(stateMachineArn=arn, name="monday")["executionArn"]
+    for interpreter in set(threading.enumerate()) - running:
+        interpreter.join()
     while (status := client.describe_execution(executionArn=execution)["status"]) == "RUNNING":
-        pass  # the interpreter is a thread of this process
+        pass  # another of its threads writes the end
     sns.close()
     return status, [
         sent[1]

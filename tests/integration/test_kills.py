@@ -24,7 +24,7 @@ import polars as pl
 import pytest
 from moto.server import ThreadedMotoServer
 
-from shortlist.batch import release_admin
+from shortlist.batch import dataset_file, release_admin
 from shortlist.batch.job import Job
 from shortlist.batch.job import run as run_job
 from shortlist.batch.publish import publish
@@ -40,8 +40,11 @@ from shortlist.recsys.store.redis import open_store
 from tests.smallest import smallest
 
 HERE = Path(__file__).parent
-KILLS = 12
+KILLS = 8
 """Points between the first message and the last, one drawn from each part of the publication."""
+
+N_USERS = 40
+"""Each publication compares the list of every user with its live answer."""
 
 
 @pytest.fixture
@@ -62,22 +65,28 @@ def s3(monkeypatch) -> Iterator[None]:
 
 
 @pytest.fixture
-def shifted(published, tables, tmp_path, reporter) -> Path:
-    """The work directory of a batch on the same interactions and one more item, the first."""
-    items = pl.read_parquet(tables / "items.parquet")
-    first = items.head(1).with_columns(
+def worlds(published, tables, tmp_path, reporter) -> dict[str, Path]:
+    """The work directories of two batches; `shifted` has one item more, the first."""
+    few = pl.col("user_id").is_in(pl.col("user_id").unique(maintain_order=True).head(N_USERS))
+    events = pl.read_parquet(tables / "interactions.parquet").filter(few)
+    events.write_parquet(tmp_path / "interactions.parquet")
+    plain = pl.read_parquet(tables / "items.parquet")
+    first = plain.head(1).with_columns(
         pl.lit("0-new").alias("item_id"), pl.lit("New").alias("title")
     )
-    pl.concat([first, items]).write_parquet(tmp_path / "items.parquet")
-    changes = {
-        "SHORTLIST_NAMESPACE": "shifted",
-        "SHORTLIST_ARTEFACTS": str(tmp_path / "shifted"),
-        "SHORTLIST_GATE": "off",
-    }
-    settings = Settings.from_env(published.environ | changes | {"LGBM_N_ESTIMATORS": "5"})
-    paths = (str(tables / "interactions.parquet"), str(tmp_path / "items.parquet"), None)
-    run_job(Job(*paths, tmp_path / "work", settings, reporter, config=smallest(settings)))
-    return tmp_path / "work"
+    made = {}
+    for name, items in {"plain": plain, "shifted": pl.concat([first, plain])}.items():
+        items.write_parquet(tmp_path / f"{name}.parquet")
+        changes = {
+            "SHORTLIST_NAMESPACE": f"{tmp_path.name}-{name}",
+            "SHORTLIST_ARTEFACTS": str(tmp_path / f"artefacts-{name}"),
+            "SHORTLIST_GATE": "off",
+        }
+        settings = Settings.from_env(published.environ | changes | {"LGBM_N_ESTIMATORS": "5"})
+        paths = (str(tmp_path / "interactions.parquet"), str(tmp_path / f"{name}.parquet"), None)
+        made[name] = tmp_path / f"work-{name}"
+        run_job(Job(*paths, made[name], settings, reporter, config=smallest(settings)))
+    return made
 
 
 @dataclass(frozen=True)
@@ -127,7 +136,7 @@ def _shown(answer: Answer) -> tuple[object, ...]:
 
 
 @pytest.fixture
-def site(published, namespace, tmp_path, s3) -> Iterator[Site]:
+def site(published, worlds, namespace, tmp_path, s3) -> Iterator[Site]:
     """A service without a release yet."""
     settings = replace(
         published.settings,
@@ -142,7 +151,8 @@ def site(published, namespace, tmp_path, s3) -> Iterator[Site]:
     live = LivePath(settings)
     serving = ServingRelease(settings, store, live, metrics, time.time)
     recommender = Recommender(serving, store, live, LiveCache(store, 60), metrics)
-    yield Site(settings, environ, published.dataset.user_ids, recommender)
+    users = dataset_file.load(worlds["plain"]).user_ids
+    yield Site(settings, environ, users, recommender)
     store.close()
 
 
@@ -154,26 +164,25 @@ def points(flip: int, total: int) -> list[int]:
 
 
 def test_readers_never_notice_a_killed_publication(
-    site, release, shifted, reporter, tmp_path
+    site, release, worlds, reporter, tmp_path
 ) -> None:
     """A kill before the flip leaves the old answers, one after it the new ones.
 
     The second run serves the new release.
     """
     artefacts = open_artefacts(site.settings.artefacts)
-    work = {"plain": (), "shifted": (shifted,)}
     answers, totals = {}, {}
-    for world, directory in work.items():
-        counted = site.publish(*release(f"{world}-00", *directory))
+    for world, work in worlds.items():
+        counted = site.publish(*release(f"{world}-00", work))
         assert counted.returncode == 0, counted.stderr
         total, flip = map(int, counted.stdout.split())
         answers[world], totals[world] = site.answers()[1], (flip, total)
     assert answers["plain"] != answers["shifted"]
 
     old, serving = "shifted", "shifted-00"
-    for turn, world in zip(range(KILLS + 3), itertools.cycle(work), strict=False):
+    for turn, world in zip(range(KILLS + 3), itertools.cycle(worlds), strict=False):
         version = f"{world}-{turn + 1:02d}"
-        made = release(version, *work[world])
+        made = release(version, worlds[world])
         kill_at = points(*totals[world])[turn]
         assert site.publish(*made, kill_at=kill_at).returncode == -signal.SIGKILL
         if kill_at > totals[world][0]:  # what follows the flip is no reader's business

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import shutil
 import subprocess
 from pathlib import Path
 
@@ -11,9 +10,10 @@ import pytest
 
 from shortlist.recsys.evaluation.names import METHODS
 from shortlist.recsys.evaluation.page import render
+from tests.chromium import NAMES, chromium
 from tests.reports import figure, full
 
-CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
+CHROMIUM = chromium()
 SCREEN, SCREENS = 900, 6
 PROBE = """<script>
 addEventListener("load", () => {
@@ -27,7 +27,7 @@ FRAME = """<script>
 addEventListener("message", said => document.body.dataset.said = said.data);
 </script><iframe src="page.html" style="border: 0; width: {width}px; height: 900px"></iframe>"""
 
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium: apt-get install chromium")
+pytestmark = pytest.mark.skipif(CHROMIUM is None, reason=f"install one of {NAMES}")
 
 
 @pytest.fixture(scope="module")
