@@ -39,6 +39,7 @@ from shortlist.batch.audit import audit
 from shortlist.batch.config import fit_params
 from shortlist.batch.known_events import known_events
 from shortlist.batch.progress import ProgressReporter
+from shortlist.batch.stage_groups import groups_by
 from shortlist.batch.stage_towers import towers_of_folds
 from shortlist.batch.studio import collect, reach
 from shortlist.batch.studio import facts as studio_facts
@@ -82,13 +83,14 @@ from shortlist.recsys.training.fit import (
     refit_ranker,
     validated_ranker,
 )
-from shortlist.recsys.training.lambdamart import FittedRanker, RankingGroups
+from shortlist.recsys.training.lambdamart import FittedRanker
 from shortlist.recsys.training.parameters import FitParams
+from shortlist.recsys.training.ranking_groups import MakeGroups, RankingGroups
 from shortlist.recsys.training.split import cuts
 from shortlist.recsys.values import FIRST_CLOCK_TIME
 from shortlist.recsys.version import installed_version
 
-RECIPE = 7
+RECIPE = 8
 """Raised when stages make something else of the same input, so that all of them run again."""
 
 WATERMARK = "watermark.txt"
@@ -267,7 +269,9 @@ def train_ranker(job: Job) -> None:
         holdout = cuts(dataset.events, job.protocol)
         model, horizon = load_fold(job, Fold.BEFORE_HOLDOUT), horizon_of(job.protocol)
         # The hold-out's labels too: it has been spent on the report, and is the newest data.
-        newest = groups_after(model, dataset, dataset.events, holdout, horizon, job.params)
+        newest = groups_after(
+            model, dataset, dataset.events, holdout, horizon, job.params, _make_groups(job)
+        )
         released = refit_ranker(reported, [groups, newest], job.params)
         _save_ranker(job.fold(Fold.EVERYTHING), released)
         progress(1.0, released.note)
@@ -278,12 +282,16 @@ def _train_reported_ranker(job: Job, dataset: Dataset) -> tuple[RankingGroups, F
     with job.reporter.stage("train the ranker to report on") as progress:
         past = past_of(dataset, job.protocol, job.params, Fold.BEFORE_HOLDOUT)
         model = load_fold(job, Fold.BEFORE_LABELS)
-        groups = ranker_training_groups(model, dataset, past, job.protocol, job.params)
-        validation = ranker_validation_groups(model, dataset, past, job.protocol, job.params)
+        given = model, dataset, past, job.protocol, job.params, _make_groups(job)
+        groups, validation = ranker_training_groups(*given), ranker_validation_groups(*given)
         reported = validated_ranker(groups, validation, job.params)
         _save_ranker(job.fold(Fold.BEFORE_HOLDOUT), reported)
         progress(1.0, reported.note)
     return groups, reported
+
+
+def _make_groups(job: Job) -> MakeGroups:
+    return groups_by(job.settings.workers, lambda why: job.reporter.say(f"  {why}"))
 
 
 def evaluate(job: Job) -> None:

@@ -6,20 +6,14 @@ candidates a hit came from. All of it needs each user's candidates, which are re
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack
 from dataclasses import dataclass, replace
-from functools import cache
-from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import numpy as np
 
+from shortlist.batch.by_model import results_by_model
 from shortlist.batch.precompute import ReportProgress
-from shortlist.batch.workers import completed, workers_for
 from shortlist.recsys.evaluation.ranking_metrics import DEPTH, row_keys
 from shortlist.recsys.evaluation.truth import Truth, pair_keys
-from shortlist.recsys.models.bundle import load_model, save_model
 from shortlist.recsys.models.features import Candidates
 from shortlist.recsys.models.interactions import MISSING, Float32, Int32, Recommend, UserStates
 from shortlist.recsys.models.pipeline import (
@@ -31,7 +25,6 @@ from shortlist.recsys.models.pipeline import (
     recommend,
     retrieved,
 )
-from shortlist.recsys.models.ranker import NO_RANKER
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,9 +109,9 @@ def stage_lists(
 
     starts = range(0, n_users, USERS_AT_ONCE)
     blocks = [truth.slice(at, min(at + USERS_AT_ONCE, n_users)) for at in starts]
-    workers = workers_for(workers, n_users, _own_bytes(model))
+    tasks = [(block,) for block in blocks]
     parts: dict[int, _Part] = {}
-    for place, part in _by_block(model, blocks, workers, note):
+    for place, part in results_by_model(_lists, model, tasks, workers, n_users, note):
         parts[place] = part
         done += len(blocks[place])
         progress(done / n_users, f"{done} of {n_users} users{remark}")
@@ -129,54 +122,6 @@ def stage_lists(
         np.concatenate([np.empty(0, np.int32), *(part.found for part in ordered)]),
         any(part.has_history for part in ordered),
     )
-
-
-def _own_bytes(model: Model) -> int:
-    """Bytes that each process loads for itself, of the index and the table.
-
-    Vectors and neighbours are mapped, and shared.
-    """
-    columns = model.table.arrays().items()
-    own = sum(array.nbytes for name, array in columns if not name.startswith("neighbours"))
-    return own + model.towers.items.nbytes
-
-
-def _by_block(
-    model: Model, blocks: list[Truth], workers: int, note: Callable[[str], None]
-) -> Iterator[tuple[int, _Part]]:
-    """The place and the lists of each block, as they are made.
-
-    note: takes why one process alone makes them, where several were wanted.
-    """
-    with ExitStack() as stack:
-        if workers > 1:
-            try:
-                directory = _saved(model, stack)
-            except OSError as error:  # a disk without room: this process needs no file
-                note(f"in one process, as the model could not be written for others ({error})")
-            else:
-                tasks = [(directory, block) for block in blocks]
-                yield from completed(_lists_by_files, tasks, workers)
-                return
-        for place, block in enumerate(blocks):
-            yield place, _lists(model, block)
-
-
-def _saved(model: Model, stack: ExitStack) -> str:
-    """A directory that holds the model until the stack is closed. Raises OSError."""
-    directory = stack.enter_context(TemporaryDirectory(prefix="shortlist-lists-"))
-    text = NO_RANKER if model.ranker is None else model.ranker.text
-    save_model(Path(directory), model, text, {"version": "evaluated"})
-    return directory
-
-
-def _lists_by_files(directory: str, block: Truth) -> _Part:
-    return _lists(_loaded(directory), block)
-
-
-@cache  # once a process: loading takes longer than a block
-def _loaded(directory: str) -> Model:
-    return load_model(Path(directory))
 
 
 def _lists(model: Model, block: Truth) -> _Part:

@@ -32,13 +32,17 @@ from shortlist.recsys.training.item_table import content_matrix, fit_item_table
 from shortlist.recsys.training.lambdamart import (
     VALIDATION_USER_CAP,
     FittedRanker,
-    RankingGroups,
-    cold_start_groups,
     fit_ranker,
-    ranker_groups,
     train_ranker,
 )
 from shortlist.recsys.training.parameters import FitParams
+from shortlist.recsys.training.ranking_groups import (
+    MakeGroups,
+    RankingGroups,
+    cold_start_groups,
+    in_turn,
+    ranker_groups,
+)
 from shortlist.recsys.training.split import before, cuts
 from shortlist.recsys.training.two_tower import Round, TrainedTowers, TrainingProgress, fit_towers
 
@@ -166,6 +170,7 @@ def groups_after(
     first: Int64,
     horizon: int | None,
     params: FitParams,
+    make: MakeGroups = in_turn,
 ) -> RankingGroups:
     """Groups whose labels are the events at or after `first`, int64[n_users] rows of `events`.
 
@@ -174,37 +179,52 @@ def groups_after(
     last = events.offsets()[1:]
     rng = np.random.default_rng(params.seed + 2)
     return ranker_groups(
-        model, events, dataset.attributes, first, last, horizon, params.ranker, rng
+        model, events, dataset.attributes, first, last, horizon, params.ranker, rng, make
     )
 
 
 def cold_start_label_groups(
-    model: Model, dataset: Dataset, past: Events, protocol: HoldoutProtocol, params: FitParams
+    model: Model,
+    dataset: Dataset,
+    past: Events,
+    protocol: HoldoutProtocol,
+    params: FitParams,
+    make: MakeGroups = in_turn,
 ) -> RankingGroups:
     """Groups from early positions of the cohort that was held out from the model."""
     cohort, last = held_out_cohort(past, params), label_cuts(past, protocol)
     horizon = horizon_of(protocol)
     rng = np.random.default_rng(params.seed + 3)
     return cold_start_groups(
-        model, past, dataset.attributes, cohort, last, horizon, params.ranker, rng
+        model, past, dataset.attributes, cohort, last, horizon, params.ranker, rng, make
     )
 
 
 def ranker_training_groups(
-    model: Model, dataset: Dataset, past: Events, protocol: HoldoutProtocol, params: FitParams
+    model: Model,
+    dataset: Dataset,
+    past: Events,
+    protocol: HoldoutProtocol,
+    params: FitParams,
+    make: MakeGroups = in_turn,
 ) -> RankingGroups:
     """The groups that a ranker learns from, all within `past`.
 
     model: one that knows only `past_before_labels`.
     """
     cuts_of_labels, horizon = label_cuts(past, protocol), horizon_of(protocol)
-    late = groups_after(model, dataset, past, cuts_of_labels, horizon, params)
-    early = cold_start_label_groups(model, dataset, past, protocol, params)
+    late = groups_after(model, dataset, past, cuts_of_labels, horizon, params, make)
+    early = cold_start_label_groups(model, dataset, past, protocol, params, make)
     return RankingGroups.joined([late, early])
 
 
 def ranker_validation_groups(
-    model: Model, dataset: Dataset, past: Events, protocol: HoldoutProtocol, params: FitParams
+    model: Model,
+    dataset: Dataset,
+    past: Events,
+    protocol: HoldoutProtocol,
+    params: FitParams,
+    make: MakeGroups = in_turn,
 ) -> RankingGroups:
     """The groups that validate a ranker: all candidates of some users at the start of the labels.
 
@@ -220,6 +240,7 @@ def ranker_validation_groups(
         label_cuts(past, protocol),
         horizon_of(protocol),
         replace(params, ranker=whole_lists),
+        make,
     )
 
 

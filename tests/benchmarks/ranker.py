@@ -35,8 +35,8 @@ from shortlist.recsys.training.fit import (
     train_towers,
     validated_ranker,
 )
-from shortlist.recsys.training.lambdamart import RankingGroups
 from shortlist.recsys.training.parameters import FitParams
+from shortlist.recsys.training.ranking_groups import RankingGroups
 from shortlist.recsys.training.split import before, cuts
 
 MOVIELENS = Path(__file__).parents[2] / ".demo" / "data"

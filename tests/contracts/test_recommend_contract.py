@@ -22,8 +22,9 @@ from shortlist.recsys.models.ranker import Ranker
 from shortlist.recsys.training.covisitation import fit_neighbours
 from shortlist.recsys.training.fit import assemble, pinned_torch
 from shortlist.recsys.training.item_table import fit_item_table
-from shortlist.recsys.training.lambdamart import ranker_groups, train_ranker
+from shortlist.recsys.training.lambdamart import train_ranker
 from shortlist.recsys.training.parameters import FitParams, RankerParams, TowerParams
+from shortlist.recsys.training.ranking_groups import ranker_groups
 from shortlist.recsys.training.split import before, cuts
 from shortlist.recsys.training.two_tower import fit_towers
 

@@ -15,7 +15,7 @@ from shortlist.recsys.models.features import FEATURES, features
 from shortlist.recsys.models.interactions import Events, Repeats, states_at
 from shortlist.recsys.models.pipeline import Model, retrieve
 from shortlist.recsys.models.ranker import Ranker
-from shortlist.recsys.training import lambdamart
+from shortlist.recsys.training import ranking_groups
 from shortlist.recsys.training.fit import (
     assemble,
     cold_start_label_groups,
@@ -26,8 +26,8 @@ from shortlist.recsys.training.fit import (
     past_before_labels,
     train_towers,
 )
-from shortlist.recsys.training.lambdamart import ranker_groups
 from shortlist.recsys.training.parameters import FitParams, RankerParams, TowerParams
+from shortlist.recsys.training.ranking_groups import ranker_groups
 from shortlist.recsys.training.split import before, cuts
 
 PARAMS = FitParams(
@@ -148,7 +148,7 @@ def test_a_planted_leak_is_caught(published, reporter, monkeypatch) -> None:
 
     honest = figure(fit_inner_ranker(inner, dataset, past, "last-10pct", PARAMS).text)
     leaky = leaking_features(dataset.events)
-    monkeypatch.setattr(lambdamart, "features", leaky)
+    monkeypatch.setattr(ranking_groups, "features", leaky)
     monkeypatch.setattr("shortlist.recsys.models.pipeline.features", leaky)
     leaked = figure(fit_inner_ranker(inner, dataset, past, "last-10pct", PARAMS).text)
     assert leaked > honest + 0.15

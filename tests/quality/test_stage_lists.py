@@ -73,7 +73,7 @@ def test_a_full_disk_costs_no_report(world, monkeypatch) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
     model, truth = world
-    monkeypatch.setattr("shortlist.batch.stage_lists.save_model", full)
+    monkeypatch.setattr("shortlist.batch.by_model.save_model", full)
     notes: list[str] = []
     made = stage_lists(model, truth.slice(0, 100), lambda _share, note: notes.append(note), 2)
     here = stage_lists(model, truth.slice(0, 100), lambda _share, _note: None)

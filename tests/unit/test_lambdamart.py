@@ -19,16 +19,9 @@ from shortlist.recsys.event_rules import EventKind
 from shortlist.recsys.models.features import FEATURES
 from shortlist.recsys.models.ranker import Ranker
 from shortlist.recsys.training import lambdamart
-from shortlist.recsys.training.lambdamart import (
-    BINARY,
-    Grades,
-    RankingGroups,
-    enough_trees,
-    fit_ranker,
-    grades_of,
-    train_ranker,
-)
+from shortlist.recsys.training.lambdamart import enough_trees, fit_ranker, train_ranker
 from shortlist.recsys.training.parameters import RankerParams
+from shortlist.recsys.training.ranking_groups import BINARY, Grades, RankingGroups, grades_of
 
 PARAMS = RankerParams(estimators=60, min_rows_per_leaf=20, patience=20)
 N_ROWS = 25

@@ -14,8 +14,9 @@ from shortlist.recsys.models.feedback import with_feedback
 from shortlist.recsys.models.interactions import NEVER, Events, Repeats, states_at
 from shortlist.recsys.models.ties import is_drawn, steps_of, tied_share
 from shortlist.recsys.settings import HoldoutProtocol
-from shortlist.recsys.training import lambdamart, two_tower
+from shortlist.recsys.training import ranking_groups, two_tower
 from shortlist.recsys.training.fit import label_cuts
+from shortlist.recsys.training.parameters import RankerParams
 from shortlist.recsys.training.split import before, cuts
 
 
@@ -133,9 +134,12 @@ def test_positions_as_times_are_cut(protocol) -> None:
 def spied(monkeypatch) -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:
     """Records the windows of the ranker's groups, in place of making groups."""
     windows: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
-    monkeypatch.setattr(
-        lambdamart, "_groups_of_windows", lambda _m, _e, _a, arrays, _p, _r: windows.append(arrays)
-    )
+
+    def blocks(_model, _events, _attributes, arrays, _rng) -> tuple[list, ranking_groups.Grades]:
+        windows.append(arrays)
+        return [], ranking_groups.BINARY
+
+    monkeypatch.setattr(ranking_groups, "_blocks", blocks)
     return windows
 
 
@@ -151,9 +155,9 @@ def dates(seed: int) -> Events:
 def test_ranker_groups_split_no_tie(horizon, monkeypatch) -> None:
     """Positions and labels keep ties whole, except where a whole history is one tie."""
     windows, events = spied(monkeypatch), dates(1)
-    rng, params = np.random.default_rng(2), lambdamart.RankerParams()
+    rng, params = np.random.default_rng(2), RankerParams()
     first, last = cuts(events, "last-10pct"), events.offsets()[1:]
-    lambdamart.ranker_groups(None, events, None, first, last, horizon, params, rng)
+    ranking_groups.ranker_groups(None, events, None, first, last, horizon, params, rng)
     users, cut, stop = windows[0]
     day = events.time
     inside = ~is_drawn(events)[users]
@@ -171,14 +175,14 @@ def test_cold_start_groups_split_no_tie(monkeypatch) -> None:
     windows, events = spied(monkeypatch), dates(3)
     last = cuts(events, "last-10pct")
     known = before(events, last)
-    lambdamart.cold_start_groups(
+    ranking_groups.cold_start_groups(
         None,
         events,
         None,
         np.arange(40),
         last,
         1,
-        lambdamart.RankerParams(),
+        RankerParams(),
         np.random.default_rng(4),
     )
     users, cut, stop = windows[0]
@@ -291,8 +295,8 @@ def test_horizons_count_target_events(horizon: int, expected: list[str], monkeyp
     """Labels reach to the next purchases; after the last of these no position is taken."""
     windows, history = spied(monkeypatch), "vpvvppvvpvv"
     events = funnel(history)
-    params = lambdamart.RankerParams(positions=99)
-    lambdamart.ranker_groups(
+    params = RankerParams(positions=99)
+    ranking_groups.ranker_groups(
         None,
         events,
         None,
