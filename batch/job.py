@@ -85,7 +85,7 @@ from shortlist.recsys.training.fit import (
 )
 from shortlist.recsys.training.lambdamart import FittedRanker
 from shortlist.recsys.training.parameters import FitParams
-from shortlist.recsys.training.ranking_groups import MakeGroups, RankingGroups
+from shortlist.recsys.training.ranking_groups import RankingGroups
 from shortlist.recsys.training.split import cuts
 from shortlist.recsys.values import FIRST_CLOCK_TIME
 from shortlist.recsys.version import installed_version
@@ -268,9 +268,11 @@ def train_ranker(job: Job) -> None:
     with job.reporter.stage("train the ranker to release") as progress:
         holdout = cuts(dataset.events, job.protocol)
         model, horizon = load_fold(job, Fold.BEFORE_HOLDOUT), horizon_of(job.protocol)
+        make = groups_by(job.settings.workers, job.reporter)
         # The hold-out's labels too: it has been spent on the report, and is the newest data.
+        # Other draws than the first groups': theirs would take the same candidates of a user.
         newest = groups_after(
-            model, dataset, dataset.events, holdout, horizon, job.params, _make_groups(job)
+            model, dataset, dataset.events, holdout, horizon, job.params, make, draw=5
         )
         released = refit_ranker(reported, [groups, newest], job.params)
         _save_ranker(job.fold(Fold.EVERYTHING), released)
@@ -282,16 +284,13 @@ def _train_reported_ranker(job: Job, dataset: Dataset) -> tuple[RankingGroups, F
     with job.reporter.stage("train the ranker to report on") as progress:
         past = past_of(dataset, job.protocol, job.params, Fold.BEFORE_HOLDOUT)
         model = load_fold(job, Fold.BEFORE_LABELS)
-        given = model, dataset, past, job.protocol, job.params, _make_groups(job)
+        make = groups_by(job.settings.workers, job.reporter)
+        given = model, dataset, past, job.protocol, job.params, make
         groups, validation = ranker_training_groups(*given), ranker_validation_groups(*given)
         reported = validated_ranker(groups, validation, job.params)
         _save_ranker(job.fold(Fold.BEFORE_HOLDOUT), reported)
         progress(1.0, reported.note)
     return groups, reported
-
-
-def _make_groups(job: Job) -> MakeGroups:
-    return groups_by(job.settings.workers, lambda why: job.reporter.say(f"  {why}"))
 
 
 def evaluate(job: Job) -> None:

@@ -355,8 +355,8 @@ def evaluate(
     methods: names of those to fit and report, such as ["popularity", "ease"]; None for all. Their
     figures are the same as among all; those of the model alone need "two_stage".
     cold_start: also measures users and items that training has not seen; three times the time.
-    workers: processes that make the lists; 1 makes them in this one, and 0 takes every core where
-    there are users and memory enough. Those of `cold_start` are made in this one.
+    workers: processes that make the lists and the ranker's groups; 1 makes them in this one, and 0
+    takes every core where there are users and memory enough. `cold_start` takes this one alone.
     reporter: shows the progress; None shows nothing.
 
     Raises:

@@ -16,6 +16,7 @@ import numpy as np
 from shortlist.batch.audit import audit
 from shortlist.batch.known_events import known_events
 from shortlist.batch.progress import ProgressReporter
+from shortlist.batch.stage_groups import groups_by
 from shortlist.batch.stage_lists import StageLists, stage_lists
 from shortlist.recsys.errors import InvalidData, InvalidInput
 from shortlist.recsys.evaluation.als import fit_als
@@ -362,7 +363,7 @@ def run(
 
     The past and the hold-out are those of `protocol`. What a report says of the model beside its
     figures is only there where the two stages are named.
-    workers: as `compare` takes them.
+    workers: of the lists, as `compare` takes them, and of the ranker's groups.
 
     Raises:
         InvalidData: nothing can be held out.
@@ -379,7 +380,8 @@ def run(
         _refuse_unmeasured(named, past, params.repeats)
     fitted = None
     if not {RETRIEVER, TWO_STAGE}.isdisjoint(named):
-        fitted = fit_two_stage(dataset, past, protocol, params, reporter.stage)
+        make = groups_by(workers, reporter)
+        fitted = fit_two_stage(dataset, past, protocol, params, reporter.stage, make)
     of_model: Report = {}
     if fitted is not None and TWO_STAGE in named:
         of_model = _of_model(dataset, cut, past, truth, fitted, protocol, reporter)

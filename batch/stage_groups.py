@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from shortlist.batch.by_model import results_by_model
+from shortlist.batch.progress import ProgressReporter
 from shortlist.recsys.models.pipeline import Model
 from shortlist.recsys.training.parameters import RankerParams
 from shortlist.recsys.training.ranking_groups import (
@@ -16,18 +17,21 @@ from shortlist.recsys.training.ranking_groups import (
 )
 
 
-def groups_by(workers: int, say: Callable[[str], None]) -> MakeGroups:
+def groups_by(workers: int, reporter: ProgressReporter) -> MakeGroups:
     """Makes groups by so many processes, as `workers_for` takes them; the same for any number.
 
-    say: takes why one process makes them where several were wanted.
+    reporter: says why one process makes them where several were wanted.
     """
+
+    def note(why: str) -> None:
+        reporter.say(f"  {why}")
 
     def make(
         model: Model, blocks: Sequence[Block], grades: Grades, params: RankerParams
     ) -> list[RankingGroups]:
         tasks = [(block, grades, params) for block in blocks]
         n_users = sum(len(block.users) for block in blocks)
-        made = dict(results_by_model(block_groups, model, tasks, workers, n_users, say))
+        made = dict(results_by_model(block_groups, model, tasks, workers, n_users, note))
         return [made[place] for place in range(len(blocks))]
 
     return make

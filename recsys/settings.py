@@ -398,9 +398,9 @@ class Settings:
         Variable(
             "SHORTLIST_WORKERS",
             0,
-            "Processes that make lists and the ranker's groups; 1 makes them in the batch's own, and "
-            "0 takes every core where there are users and memory enough. Unless it is 1, a second "
-            "process trains towers where there is memory for it.",
+            "Processes that make lists and the ranker's groups; 1 makes them in the batch's own, "
+            "and 0 takes every core where there are users and memory enough. Unless it is 1, a "
+            "second process trains towers where there is memory for it.",
         ),
     ]
     engine: Annotated[

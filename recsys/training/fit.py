@@ -171,13 +171,14 @@ def groups_after(
     horizon: int | None,
     params: FitParams,
     make: MakeGroups = in_turn,
+    draw: int = 2,
 ) -> RankingGroups:
     """Groups whose labels are the events at or after `first`, int64[n_users] rows of `events`.
 
-    The model must know only the events before these.
+    The model must know only the events before these. draw: the generator's number.
     """
     last = events.offsets()[1:]
-    rng = np.random.default_rng(params.seed + 2)
+    rng = np.random.default_rng(params.seed + draw)
     return ranker_groups(
         model, events, dataset.attributes, first, last, horizon, params.ranker, rng, make
     )
@@ -245,14 +246,19 @@ def ranker_validation_groups(
 
 
 def fit_inner_ranker(
-    model: Model, dataset: Dataset, past: Events, protocol: HoldoutProtocol, params: FitParams
+    model: Model,
+    dataset: Dataset,
+    past: Events,
+    protocol: HoldoutProtocol,
+    params: FitParams,
+    make: MakeGroups = in_turn,
 ) -> FittedRanker:
     """A ranker from `past` alone; an empty one where validation shows no gain.
 
     model: one that knows only `past_before_labels`.
     """
-    validation = ranker_validation_groups(model, dataset, past, protocol, params)
-    groups = ranker_training_groups(model, dataset, past, protocol, params)
+    validation = ranker_validation_groups(model, dataset, past, protocol, params, make)
+    groups = ranker_training_groups(model, dataset, past, protocol, params, make)
     return validated_ranker(groups, validation, params)
 
 
@@ -295,9 +301,14 @@ def label_cuts(events: Events, protocol: HoldoutProtocol) -> Int64:
 
 
 def fit_two_stage(
-    dataset: Dataset, past: Events, protocol: HoldoutProtocol, params: FitParams, stage: Stage
+    dataset: Dataset,
+    past: Events,
+    protocol: HoldoutProtocol,
+    params: FitParams,
+    stage: Stage,
+    make: MakeGroups = in_turn,
 ) -> TwoStage:
-    """A two-stage model from `past` alone.
+    """A two-stage model from `past` alone. `make` makes the ranker's groups.
 
     The ranker is trained on an inner fold; a fold of all of `past` serves. Early stopping: the
     first towers hold out some events and pick the number of epochs; the final ones use all data.
@@ -309,7 +320,7 @@ def fit_two_stage(
         early_towers = train_towers(dataset, early_past, params, progress)
     with stage("ranker") as progress:
         early_model = assemble(early_towers.towers, early_table, params)
-        ranker = fit_inner_ranker(early_model, dataset, past, protocol, params)
+        ranker = fit_inner_ranker(early_model, dataset, past, protocol, params, make)
         progress(1.0, ranker.note)
     with stage("features"):
         table = item_table_of(dataset, past)
