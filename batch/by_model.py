@@ -9,6 +9,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TypeVar
 
+from threadpoolctl import ThreadpoolController  # type: ignore[import-untyped]
+
 from shortlist.batch.workers import completed, workers_for
 from shortlist.recsys.models.bundle import load_model, save_model
 from shortlist.recsys.models.pipeline import Model
@@ -33,7 +35,7 @@ def results_by_model(
     Raises:
         InvalidSettings: `workers` is below 0, or a process was killed.
     """
-    workers = workers_for(workers, n_users, _own_bytes(model))
+    workers = min(workers_for(workers, n_users, _own_bytes(model)), len(tasks))
     with ExitStack() as stack:
         if workers > 1:
             try:
@@ -44,8 +46,12 @@ def results_by_model(
                 by_files = [(function, directory, *task) for task in tasks]
                 yield from completed(_by_files, by_files, workers)
                 return
+        blas = ThreadpoolController()
         for place, task in enumerate(tasks):
-            yield place, function(model, *task)
+            # As the others have: a long product has other bits by more threads.
+            with blas.limit(limits=1, user_api="blas"):
+                result = function(model, *task)
+            yield place, result
 
 
 def _own_bytes(model: Model) -> int:

@@ -125,12 +125,15 @@ class _Api(FastAPI):
 
     def openapi(self) -> dict[str, Any]:
         """See FastAPI; with the schemas of errors, which the routes only name."""
-        if self.openapi_schema is None:
-            _, schemas = models_json_schema(
+        document = super().openapi()
+        schemas = document["components"]["schemas"]
+        if ErrorAnswer.__name__ not in schemas:
+            _, errors = models_json_schema(
                 [(ErrorAnswer, "serialization")], ref_template="#/components/schemas/{model}"
             )
-            super().openapi()["components"]["schemas"] |= schemas["$defs"]
-        return super().openapi()
+            both = schemas | errors["$defs"]
+            document["components"]["schemas"] = dict(sorted(both.items()))
+        return document
 
     def build_middleware_stack(self) -> ASGIApp:
         """See FastAPI."""

@@ -214,7 +214,10 @@ def _blocks(
     windows: tuple[Int64, Int64, Int64],
     rng: np.random.Generator,
 ) -> tuple[list[Block], Grades]:
-    """The windows (user, cut, stop) in blocks: the state before the cut, the labels after it."""
+    """The windows (user, cut, stop) in blocks: the state before the cut, the labels after it.
+
+    All at once: a state of 30 events takes 2 KB, where the features of its candidates take 20.
+    """
     users, cuts, stops = windows
     starts = events.offsets()[:-1]
     grades, grade_of_kind = grades_of(events.kinds)

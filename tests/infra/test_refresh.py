@@ -19,6 +19,8 @@ ROOT = Path(__file__).parents[2]
 TEXT = (ROOT / "infra" / "refresh.asl.json").read_text()
 ROLE = "arn:aws:iam::123456789012:role/refresh"
 ATTEMPTS = 6
+SECONDS = 60.0
+"""Timeout after which a test fails rather than hangs."""
 
 
 def task(stop: str, reason: str, exit_code: int | None = None) -> str:
@@ -105,7 +107,8 @@ def run(client: Any, failures: list[tuple[str, str]]) -> tuple[str, list[str]]:
     running = set(threading.enumerate())
     execution = client.start_execution(stateMachineArn=arn, name="monday")["executionArn"]
     for interpreter in set(threading.enumerate()) - running:
-        interpreter.join()
+        interpreter.join(SECONDS)
+        assert not interpreter.is_alive()
     while (status := client.describe_execution(executionArn=execution)["status"]) == "RUNNING":
         pass  # another of its threads writes the end
     sns.close()

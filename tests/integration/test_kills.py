@@ -34,6 +34,8 @@ from shortlist.lambda_handler.live_cache import LiveCache
 from shortlist.lambda_handler.metrics import Metrics
 from shortlist.lambda_handler.recommender import Recommender
 from shortlist.lambda_handler.serving_release import ServingRelease
+from shortlist.recsys.models.bundle import load_ranker_text
+from shortlist.recsys.models.ranker import NO_RANKER
 from shortlist.recsys.settings import Settings
 from shortlist.recsys.store.artefacts import open_artefacts
 from shortlist.recsys.store.redis import open_store
@@ -43,8 +45,8 @@ HERE = Path(__file__).parent
 KILLS = 8
 """Points between the first message and the last, one drawn from each part of the publication."""
 
-N_USERS = 40
-"""Each publication compares the list of every user with its live answer."""
+N_USERS = 100
+"""Each publication compares the list of every user with its live answer; fewer train no ranker."""
 
 
 @pytest.fixture
@@ -86,6 +88,7 @@ def worlds(published, tables, tmp_path, reporter) -> dict[str, Path]:
         paths = (str(tmp_path / "interactions.parquet"), str(tmp_path / f"{name}.parquet"), None)
         made[name] = tmp_path / f"work-{name}"
         run_job(Job(*paths, made[name], settings, reporter, config=smallest(settings)))
+        assert load_ranker_text(made[name] / "bundle") != NO_RANKER
     return made
 
 

@@ -31,10 +31,13 @@ def trained(published, params: FitParams, workers: int):
     return dict(folds), list(reporter.stages.seconds)
 
 
-def test_folds_at_once_are_those_in_turn(published, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Bit for bit, with the record of their training; here with two threads each."""
+@pytest.mark.parametrize("threads", [2, 4])
+def test_folds_at_once_are_those_in_turn(
+    published, threads, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Bit for bit, with the record of their training."""
     monkeypatch.setattr(stage_towers, "MIN_EVENTS_AT_ONCE", 0)
-    params = replace(PARAMS, threads=4)
+    params = replace(PARAMS, threads=threads)
     here, names = trained(published, params, workers=1)
     assert names == IN_TURN
     at_once, names = trained(published, params, workers=0)
