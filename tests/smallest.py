@@ -1,7 +1,8 @@
 """The smallest models, for tests of what the batch does around them.
 
-The towers stop after about a hundred steps, so that a run takes three seconds instead of ten. In
-the small world both stages still beat popularity, as the gate demands.
+The towers stop after about a hundred steps, and the ranker learns from two positions of a user, so
+that a run takes three seconds instead of ten. In the small world both stages still beat popularity,
+as the gate demands.
 """
 
 from __future__ import annotations
@@ -15,11 +16,12 @@ from shortlist.recsys.settings import Settings
 from shortlist.recsys.training.parameters import FitParams, RankerParams, TowerParams
 
 TOWERS: dict[str, Any] = {"hidden": 32, "rounds": 3, "round_steps": 30}
+RANKER: dict[str, Any] = {"positions": 2}
 
 
 PARAMS = FitParams(
     towers=TowerParams(dimension=8, **TOWERS),
-    ranker=RankerParams(estimators=10),
+    ranker=RankerParams(estimators=10, **RANKER),
     n_candidates=40,
     threads=1,
 )
@@ -29,11 +31,15 @@ PARAMS = FitParams(
 def smallest(settings: Settings) -> FitParams:
     """The parameters of a job under these settings."""
     params = config.fit_params(settings)
-    return replace(params, towers=replace(params.towers, **TOWERS))
+    return replace(
+        params,
+        towers=replace(params.towers, **TOWERS),
+        ranker=replace(params.ranker, **RANKER),
+    )
 
 
 def smallest_config(directory: Path) -> Path:
     """Writes the same as a file for `--config` and SHORTLIST_CONFIG; gives its path."""
     path = directory / "smallest.toml"
-    config.write(path, TOWERS, {}, "the smallest models")
+    config.write(path, TOWERS, RANKER, "the smallest models")
     return path

@@ -16,7 +16,6 @@ import pytest
 from starlette.testclient import TestClient
 
 from shortlist.batch import publish
-from shortlist.batch.config import fit_params
 from shortlist.batch.drain import drain
 from shortlist.batch.job import STAGES, Job, run, run_stage
 from shortlist.lambda_handler.app import create_app
@@ -29,6 +28,7 @@ from shortlist.recsys.store.feedback import read
 from shortlist.recsys.store.histories import NEWCOMER_SECONDS
 from shortlist.recsys.store.records import UserRecord, unpack_user
 from shortlist.recsys.store.redis import RedisStore, open_store
+from tests.smallest import smallest
 
 NOW = 1_900_000_000
 N_USERS = 60
@@ -60,7 +60,7 @@ class Site:
         interactions.write_parquet(work / "interactions.parquet")
         events = str(self.directory / "events") if drained else None
         tables = (str(work / "interactions.parquet"), str(self.items), None)
-        params = fit_params(self.settings)
+        params = smallest(self.settings)
         quick = replace(params, towers=replace(params.towers, rounds=1, round_steps=1))
         return Job(
             *tables, work / "work", self.settings, self.reporter, config=quick, events=events

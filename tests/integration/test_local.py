@@ -16,7 +16,7 @@ import pytest
 import redis
 from click.testing import CliRunner
 
-from shortlist.batch import cli, local
+from shortlist.batch import cli, job, local
 from shortlist.batch.cli import local as local_commands
 from shortlist.infra.local import runtime_api, valkey
 from shortlist.infra.local.runtime_api import LambdaService, http_event
@@ -26,6 +26,7 @@ from shortlist.recsys.store.admin import AdminStore
 from shortlist.recsys.store.event_log import Change, EventLog
 from shortlist.recsys.store.records import EventRecord, UserRecord
 from shortlist.recsys.store.redis import RedisStore, open_store
+from tests.smallest import smallest
 
 SOURCE = str(Path(__file__).parents[2] / "src")
 SMALL = {
@@ -119,7 +120,7 @@ def test_append_only_file_is_rewritten_repeatedly(tmp_path, monkeypatch) -> None
         assert [times.acquire(timeout=30) for _ in range(3)] == [True] * 3
 
 
-def test_second_start_trains_nothing(tables, tmp_path, capfd) -> None:
+def test_second_start_trains_nothing(tables, tmp_path, capfd, monkeypatch) -> None:
     """The finished stages are done already; the release serves both times."""
     shutil.copytree(tables, tmp_path / "data")
     sections = [f'[{t}]\npaths = ["{t}.parquet"]\n' for t in ("interactions", "items", "users")]
@@ -127,6 +128,7 @@ def test_second_start_trains_nothing(tables, tmp_path, capfd) -> None:
     environ = {
         name: os.environ[name] for name in ("PATH", "HOME", "TMPDIR") if name in os.environ
     } | SMALL
+    monkeypatch.setattr(job, "fit_params", smallest)
     health = []
 
     def ask(address: str) -> None:
