@@ -1,8 +1,8 @@
 """The smallest models, for tests of what the batch does around them.
 
 The towers stop after about a hundred steps, and the ranker learns from two positions of a user, so
-that a run takes three seconds instead of ten. In the small world both stages still beat popularity,
-as the gate demands.
+that a run takes half of the time. In the small world both stages still beat popularity, as the gate
+demands.
 """
 
 from __future__ import annotations

@@ -216,7 +216,7 @@ def ranker_training_groups(
     cuts_of_labels, horizon = label_cuts(past, protocol), horizon_of(protocol)
     late = groups_after(model, dataset, past, cuts_of_labels, horizon, params, make)
     early = cold_start_label_groups(model, dataset, past, protocol, params, make)
-    return RankingGroups.joined([late, early])
+    return RankingGroups.joined(late.grades, [late, early])
 
 
 def ranker_validation_groups(

@@ -83,14 +83,15 @@ class RankingGroups:
         return RankingGroups(rows, labels, np.empty(0, np.int64), np.empty(0, np.int64), grades)
 
     @staticmethod
-    def joined(parts: Sequence[RankingGroups]) -> RankingGroups:
-        """The groups of all parts, which have the same grades, in their order."""
+    def joined(grades: Grades, groups: Iterable[RankingGroups]) -> RankingGroups:
+        """The groups of all parts, which have these grades, in their order."""
+        parts = [RankingGroups.empty(grades), *groups]
         return RankingGroups(
             np.concatenate([part.rows for part in parts]),
             np.concatenate([part.labels for part in parts]),
             np.concatenate([part.sizes for part in parts]),
             np.concatenate([part.users for part in parts]),
-            parts[0].grades,
+            grades,
         )
 
     def to_predict(self) -> RankingGroups:
@@ -120,7 +121,8 @@ class RankingGroups:
             drawn[rng.permutation(len(drawn))[most:]] = False
         # Drawn before they are joined: rows are the largest thing that training holds.
         masks = np.split(drawn, ends[:-1])
-        return RankingGroups.joined([p.take(mask) for p, mask in zip(parts, masks, strict=True)])
+        kept = [part.take(mask) for part, mask in zip(parts, masks, strict=True)]
+        return RankingGroups.joined(parts[0].grades, kept)
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,7 +173,7 @@ def ranker_groups(
     if horizon is not None:
         stops = cuts_after_next(events, cuts, last[users], horizon)
     blocks, grades = _blocks(model, events, attributes, (users, cuts, stops), rng)
-    return _joined(make(model, blocks, grades, params), grades)
+    return RankingGroups.joined(grades, make(model, blocks, grades, params))
 
 
 def cold_start_groups(
@@ -204,7 +206,7 @@ def cold_start_groups(
     n_labels = COLD_START_HORIZON if horizon is None else horizon
     stops = cuts_after_next(events, cuts, ends[users], n_labels)
     blocks, grades = _blocks(model, events, attributes, (users, cuts, stops), rng)
-    return _joined(make(model, blocks, grades, params), grades)
+    return RankingGroups.joined(grades, make(model, blocks, grades, params))
 
 
 def _blocks(
@@ -216,7 +218,7 @@ def _blocks(
 ) -> tuple[list[Block], Grades]:
     """The windows (user, cut, stop) in blocks: the state before the cut, the labels after it.
 
-    All at once: a state of 30 events takes 2 KB, where the features of its candidates take 20.
+    All at once: states are small against the features of their candidates.
     """
     users, cuts, stops = windows
     starts = events.offsets()[:-1]
@@ -233,10 +235,6 @@ def _blocks(
         labels = [(events.item[rows], labels_of[rows]) for rows in windows_of]
         blocks.append(Block(replace(states, repeats=model.repeats), user, labels, own_rng))
     return blocks, grades
-
-
-def _joined(parts: Iterable[RankingGroups], grades: Grades) -> RankingGroups:
-    return RankingGroups.joined([RankingGroups.empty(grades), *parts])
 
 
 def grades_of(kinds: Sequence[EventKind]) -> tuple[Grades, Int64]:

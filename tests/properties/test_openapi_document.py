@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 import schemathesis
+from fastapi import FastAPI
 from hypothesis import settings
 from schemathesis.checks import CheckFunction
 from schemathesis.specs.openapi.checks import negative_data_rejection, positive_data_acceptance
@@ -31,14 +32,13 @@ UNLESS: dict[str, list[CheckFunction]] = {
 """What the document cannot say of an operation."""
 
 
-def documented() -> schemathesis.BaseSchema:
-    """The document, from an app that serves nothing else."""
+def silent_app() -> FastAPI:
+    """An app that serves nothing but its document."""
     unasked = Settings.from_env({})
-    app = create_app(unasked, open_store(unasked.redis_url, "document", 1), LivePath(unasked))
-    return schemathesis.openapi.from_asgi("/openapi.json", app)
+    return create_app(unasked, open_store(unasked.redis_url, "document", 1), LivePath(unasked))
 
 
-schema = documented()
+schema = schemathesis.openapi.from_asgi("/openapi.json", silent_app())
 
 
 def whole(value: Any) -> Any:
@@ -71,3 +71,13 @@ def test_every_operation_answers_as_documented(case: schemathesis.Case, api: Tes
         headers={"X-Shortlist-Admin-Key": "the-properties-key"},
         excluded_checks=excluded,
     )
+
+
+def test_a_later_document_is_whole() -> None:
+    """FastAPI makes it again after a route more; the errors that routes name are still there."""
+    app = silent_app()
+    first = app.openapi()["components"]["schemas"]
+    app.add_api_route("/later", lambda: None)
+    again = app.openapi()
+    assert "/later" in again["paths"]
+    assert {"ErrorAnswer", "ErrorBody"} <= first.keys() == again["components"]["schemas"].keys()

@@ -6,7 +6,9 @@ from dataclasses import fields, replace
 
 import numpy as np
 import pytest
+from threadpoolctl import threadpool_info, threadpool_limits
 
+from shortlist.batch.by_model import results_by_model
 from shortlist.batch.progress import silent_reporter
 from shortlist.batch.stage_groups import groups_by
 from shortlist.recsys.models import bundle
@@ -30,3 +32,18 @@ def test_several_processes_make_the_same(published, repeats) -> None:
     assert len(here.sizes) > 2 * GROUPS_AT_ONCE
     for field in fields(here):
         np.testing.assert_array_equal(getattr(made, field.name), getattr(here, field.name))
+
+
+def blas_threads(_model: object) -> set[int]:
+    """The threads of each BLAS, while a task runs."""
+    return {pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas"}
+
+
+def test_one_process_has_one_thread(published) -> None:
+    """A long product has other bits by more threads, and other processes have one."""
+    fold = published.work / "fold-0"
+    model = assemble(bundle.load_towers(fold), bundle.load_table(fold), FitParams(threads=1))
+    with threadpool_limits(2, "blas"):
+        before = blas_threads(model)
+        made = results_by_model(blas_threads, model, [()], 1, 1, pytest.fail)
+        assert (before, list(made), blas_threads(model)) == ({2}, [(0, {1})], {2})

@@ -121,7 +121,7 @@ def test_folds_validate_on_unseen_users(monkeypatch, n_validated, n_folds) -> No
 
     A few users in validation need no second fold: a ranker lacks a fifth of the groups at most.
     """
-    groups = RankingGroups.joined([groups_of(80, 5, "next_1"), groups_of(240, 6, "next_1")])
+    groups = RankingGroups.joined(BINARY, [groups_of(80, 5, "next_1"), groups_of(240, 6, "next_1")])
     validation = groups_of(n_validated, 7, "next_1")
     pairs: list[set[int]] = []
     original = lambdamart._dataset
