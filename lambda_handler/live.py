@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeout
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from pathlib import Path
 from threading import Lock, Thread
 
@@ -73,6 +74,9 @@ The first failure of this machine itself (an unreadable file, too little memory)
 cause is often gone at the next request, and costs little to test.
 """
 
+REMEMBERED_ITEMS = 10_000
+"""Item records of a bundle that a process keeps with their encoded JSON, at most some 10 MB."""
+
 REMEMBERED_FAILURES = 8
 """Releases whose last failure is kept; a pointer names three releases at most."""
 
@@ -91,12 +95,13 @@ class _Loaded:
     """A bundle, and what is derived from it once.
 
     columns: what items are filtered by; trained: strata of the features in training, if the bundle
-    has them.
+    has them; record: what an answer shows of the item in a row, made once.
     """
 
     bundle: Bundle
     columns: FilterColumns
     trained: list[Stratum]
+    record: Callable[[int], ItemRecord]
 
 
 @dataclass(frozen=True, slots=True)
@@ -277,7 +282,7 @@ class LivePath:
         """
         loaded = self._bundle(version)
         rows = [loaded.bundle.catalogue.row_of.get(item_id) for item_id in item_ids]
-        return [None if row is None else _record(loaded, row) for row in rows]
+        return [None if row is None else loaded.record(row) for row in rows]
 
     def info(self, version: str) -> dict[str, object]:
         """The release's manifest.
@@ -429,7 +434,8 @@ def _directory(settings: Settings) -> Path:
 def _load(settings: Settings, version: str) -> _Loaded:
     with open_artefacts(settings.artefacts).open(version, _directory(settings)) as release:
         opened, trained = bundle.read(release), strata.read(release)
-    return _Loaded(opened, FilterColumns(opened.catalogue), trained)
+    record = lru_cache(REMEMBERED_ITEMS)(opened.catalogue.record)
+    return _Loaded(opened, FilterColumns(opened.catalogue), trained, record)
 
 
 def _with_repeats(loaded: _Loaded, state: UserStates, allow: bool | None) -> UserStates:  # noqa: FBT001 - as the request has it
@@ -537,16 +543,12 @@ def _answer(
 ) -> Ranked:
     kept = rows != MISSING  # a list may be shorter than k
     return Ranked(
-        tuple(_record(loaded, row) for row in rows[kept].tolist()),
+        tuple(map(loaded.record, rows[kept].tolist())),
         tuple(scores[kept].tolist()),
         tuple(retrieval[kept].tolist()),
         n_candidates,
         unknown,
     )
-
-
-def _record(loaded: _Loaded, row: int) -> ItemRecord:
-    return loaded.bundle.catalogue.record(row)
 
 
 def _as_json(value: object) -> object:

@@ -256,13 +256,17 @@ class Recommender:
         self, version: str, query: RecommendationQuery, user: str
     ) -> Answer | DeferredAnswer:
         """From the user's stored list or history."""
+        may_be_listed, stored = _may_be_listed(query), None
         try:
-            packed, latest = self._store.read_user(version, user)
+            if may_be_listed:
+                packed, latest = self._store.read_user(version, user)
+            else:
+                packed, latest, stored = self._store.read_whole_user(version, user)
         except _STORE_ERRORS as error:
             self._serving.degraded(error)
             return self._popular_or_deferred(version, query.k, query.filters, degraded=True)
         record = self._serving.unpacked(packed)
-        if record is not None and _may_be_listed(query) and _is_fresh(record, latest):
+        if record is not None and may_be_listed and _is_fresh(record, latest):
             answer = self._listed(version, record, query)
             if answer is not None:
                 return answer
@@ -271,7 +275,7 @@ class Recommender:
             return self._popular_or_deferred(
                 version, query.k, query.filters, degraded=is_unreadable
             )
-        return partial(self._for_history, version, query, user, record)
+        return partial(self._for_history, version, query, user, record, stored)
 
     def _listed(
         self, version: str, record: ShortlistRecord, query: RecommendationQuery
@@ -295,11 +299,15 @@ class Recommender:
         query: RecommendationQuery,
         user: str,
         listed: ShortlistRecord | None,
+        packed: bytes | None,
     ) -> Answer:
-        """A live list from the stored history, or else the outdated list and popular items."""
+        """A live list from the stored history, or else the outdated list and popular items.
+
+        packed: the user's record, None where it is still to be read.
+        """
         stored: UserRecord | None = None
         try:
-            packed = self._store.user_record(user)
+            packed = packed or self._store.user_record(user)
             if packed is not None:
                 stored = unpack_user(packed)
                 return self._live_answer(version, query, user, packed, stored)

@@ -253,8 +253,11 @@ class Inputs:
 
     @cached_property
     def own_pair(self) -> Int64:
-        """int64[U, C]: the pair of each candidate, MISSING where the history lacks it."""
-        return own_events.positions_in(self.pairs, self.items, self._n_items)
+        """int64[U, C]: the pair of each candidate, MISSING where the history lacks it.
+
+        A single MISSING stands for all where no candidate has one.
+        """
+        return self._pair_of(self.pairs)
 
     @cached_property
     def log_since(self) -> Float32:
@@ -274,14 +277,18 @@ class Inputs:
 
     @cached_property
     def met_pair(self) -> Int64:
-        """int64[U, C]: the pair of each candidate that was met so, else MISSING."""
-        return own_events.positions_in(self.met_pairs, self.items, self._n_items)
+        """int64[U, C]: the pair of each candidate that was met so, as `own_pair`."""
+        return self._pair_of(self.met_pairs)
 
     @cached_property
     def met_strength(self) -> Float32:
         """float32[E]: the strength of each event of `met_pairs`, pair by pair."""
         pairs = self.met_pairs
         return self.table.strength[self.states.kinds[pairs.user, pairs.place]]
+
+    def _pair_of(self, pairs: Pairs) -> Int64:
+        at = own_events.positions_in(pairs, self.items, self._n_items)
+        return at if at.max(initial=MISSING) != MISSING else at[:1, :1]
 
     @property
     def _n_items(self) -> int:
@@ -355,8 +362,10 @@ class CategoryMatch:
 
     def __call__(self, inputs: Inputs) -> Float32:
         """float32[U, C]; NaN where either side has no categories."""
-        taste = _taste(inputs.table.categories, inputs.states, self.half_life)
-        return inputs.offered_categories.cosine(taste)
+        labels = inputs.table.categories
+        if labels.rows.shape[1] == 0:
+            return own_events.unknown()
+        return inputs.offered_categories.cosine(_taste(labels, inputs.states, self.half_life))
 
 
 @dataclass(frozen=True, slots=True)
@@ -372,8 +381,10 @@ class LabelMatch:
 
     def __call__(self, inputs: Inputs) -> Float32:
         """float32[U, C]; NaN where either side has no labels."""
-        taste = _taste(inputs.table.labels, inputs.states, self.half_life)
-        return inputs.offered_labels.cosine(taste)
+        labels = inputs.table.labels
+        if labels.rows.shape[1] == 0:
+            return own_events.unknown()
+        return inputs.offered_labels.cosine(_taste(labels, inputs.states, self.half_life))
 
 
 def _taste(labels: ItemLabels, states: UserStates, half_life: float) -> Float64:
@@ -469,7 +480,7 @@ def _category_disliked(inputs: Inputs) -> Float32:
     """The cosine of each candidate's categories with those of the user's disliked items, summed."""
     states = inputs.states
     if len(states.disliked_rows) == 0:
-        return np.full((1, 1), np.nan, np.float32)
+        return own_events.unknown()
     labels = inputs.table.categories
     owners = np.repeat(np.arange(len(states)), np.diff(states.disliked_offsets))
     rows = labels.rows[states.disliked_rows]  # [disliked, W]
@@ -740,7 +751,8 @@ def features(states: UserStates, candidates: Candidates, table: ItemTable) -> Fl
     columns = np.empty((len(FEATURES), *present.shape), np.float32)
     for column, feature in zip(columns, FEATURES.values(), strict=True):
         column[...] = feature.column(inputs)
-        np.copyto(column, np.float32(feature.default), where=~np.isfinite(column))
+    defaults = np.array([feature.default for feature in FEATURES.values()], np.float32)
+    np.copyto(columns, defaults[:, None, None], where=~np.isfinite(columns))
     if present.all():
         return columns.reshape(len(FEATURES), -1).T
     return columns[:, present].T

@@ -40,7 +40,8 @@ class Tree(NamedTuple):
     """One tree; a child below 0 is the leaf ~child.
 
     feature: int64[m] of the m nodes; threshold: float64[m], above which a row goes right.
-    left, right: int64[m]; value: float64[leaves].
+    left, right: int64[m]; value: float64[leaves]; node_count: int64[m] and leaf_count:
+    int64[leaves], the training rows that came there.
     """
 
     feature: NDArray[np.int64]
@@ -48,6 +49,8 @@ class Tree(NamedTuple):
     left: NDArray[np.int64]
     right: NDArray[np.int64]
     value: NDArray[np.float64]
+    node_count: NDArray[np.int64]
+    leaf_count: NDArray[np.int64]
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,8 +92,7 @@ class Forest:
         """float64[n]: the sum of the trees' values for rows float32[n, F]; NaN counts as 0."""
         scores = np.zeros(len(rows), np.float64)
         for start in range(0, len(rows), ROWS_AT_ONCE):
-            part = rows[start : start + ROWS_AT_ONCE].T[self._features]
-            part[~(np.abs(part) > _ZERO)] = 0
+            part = without_missing(rows[start : start + ROWS_AT_ONCE].T[self._features])
             values = dict(zip(self._features, part, strict=True))
             for block in self._blocks:
                 self._add(block, values, scores[start : start + ROWS_AT_ONCE])
@@ -126,7 +128,7 @@ class Forest:
         columns = []
         for feature in sorted({node[0] for node in nodes}):
             own = [node[1:] for node in nodes if node[0] == feature]
-            singles = _rounded_down([threshold for threshold, _, _ in own])
+            singles = rounded_down([threshold for threshold, _, _ in own])
             thresholds = np.unique(singles)
             masks = np.full((len(thresholds) + 1, n_trees), every, self._mask)
             place = np.searchsorted(thresholds, singles) + 1
@@ -137,7 +139,12 @@ class Forest:
         return columns
 
 
-def _rounded_down(thresholds: Sequence[float]) -> Float32:
+def without_missing(values: Float32) -> Float32:
+    """The values, with 0 for what LightGBM takes for it: NaN, and what is next to nothing."""
+    return np.where(np.abs(values) > _ZERO, values, np.float32(0))
+
+
+def rounded_down(thresholds: Sequence[float]) -> Float32:
     """float32[t]: the largest singles that are no larger: a single is above both, or neither."""
     doubles = np.array(thresholds, np.float64)
     with np.errstate(over="ignore"):  # beyond single precision is infinity, or below it

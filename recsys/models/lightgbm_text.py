@@ -159,7 +159,8 @@ def _checked_trees(
     }
     _within("split_feature", integers["split_feature"], 0, n_features - 1)
     _within("internal_count", integers["internal_count"], 0, 2**31 - 1)
-    _within("leaf_count", _integers("leaf_count", column["leaf_count"], leaves), 0, 2**31 - 1)
+    leaf_counts = _integers("leaf_count", column["leaf_count"], leaves)
+    _within("leaf_count", leaf_counts, 0, 2**31 - 1)
     if not np.isin(integers["decision_type"], DECISIONS).all():
         raise _corrupt(f"has a decision_type other than {DECISIONS}")
     thresholds = _numbers("threshold", column["threshold"], nodes)
@@ -169,11 +170,22 @@ def _checked_trees(
     shrinkages = _numbers("shrinkage", column["shrinkage"], np.ones_like(leaves))
     _within("shrinkage", shrinkages, 0, MAX_LEAF_VALUE)
     _check_children(integers["left_child"], integers["right_child"], nodes)
-    splits = (integers["split_feature"], thresholds, integers["left_child"])
-    columns = [np.split(c, np.cumsum(nodes)[:-1]) for c in (*splits, integers["right_child"])]
-    values = np.split(leaf_values, np.cumsum(leaves)[:-1])
     ignores_missing = not (integers["decision_type"] & _MISSING_BITS).any()
-    return tuple(map(Tree, *columns, values)), ignores_missing
+    of_nodes = {
+        "feature": integers["split_feature"],
+        "threshold": thresholds,
+        "left": integers["left_child"],
+        "right": integers["right_child"],
+        "node_count": integers["internal_count"],
+    }
+    of_leaves = {"value": leaf_values, "leaf_count": leaf_counts}
+    fields = {
+        name: np.split(column, np.cumsum(counts)[:-1])
+        for columns, counts in ((of_nodes, nodes), (of_leaves, leaves))
+        for name, column in columns.items()
+    }
+    by_tree = zip(*(fields[name] for name in Tree._fields), strict=True)
+    return tuple(Tree(*each) for each in by_tree), ignores_missing
 
 
 def _check_children(

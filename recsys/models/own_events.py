@@ -125,12 +125,17 @@ def log_own_interval(pairs: Pairs) -> Float64:
     return np.log(np.maximum((pairs.last - pairs.first) / gaps, 1.0))
 
 
+def unknown() -> Float32:
+    """float32[1, 1]: a NaN that stands for all users and candidates."""
+    return np.full((1, 1), np.nan, np.float32)
+
+
 def picked(values: NDArray[Any], at: Int64) -> Float32:
     """float32[U, C]: the values float64[P] of the pairs `at`, NaN where there is none.
 
     A single NaN stands for all where no candidate has a pair, as where nothing is offered again.
     """
     if at.max(initial=MISSING) == MISSING:
-        return np.full((1, 1), np.nan, np.float32)
+        return unknown()
     padded = np.append(values, np.nan)  # MISSING reads the last entry
     return padded[at].astype(np.float32)

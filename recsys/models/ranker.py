@@ -1,9 +1,9 @@
 """Scores feature rows as LightGBM does.
 
-Scores come from `recsys.models.forest`, and have the same bits as LightGBM's. Its library is opened
-for the parts that features have in a score, and for trees that the forest does not hold. It is
-called by the C API, which needs neither scipy nor the import of the lightgbm package: the Lambda is
-spared a quarter of a second and 100 MB of dependencies.
+Scores come from `recsys.models.forest`, and have the same bits as LightGBM's; what features add to
+them from `recsys.models.shap_values`. LightGBM's library is opened for trees that these do not
+hold. It is called by the C API, which needs neither scipy nor the import of the lightgbm package:
+the Lambda is spared a quarter of a second and 100 MB of dependencies.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from shortlist.recsys.models.fingerprint import feature_hash
 from shortlist.recsys.models.forest import MAX_LEAVES, Forest
 from shortlist.recsys.models.interactions import Float32
 from shortlist.recsys.models.lightgbm_text import checked
+from shortlist.recsys.models.shap_values import ShapValues, shap_values
 
 # Constants of LightGBM's c_api.h.
 _FLOAT32 = 0
@@ -72,12 +73,18 @@ class Ranker:
         self._checked_text = model.text
         self.n_trees = len(model.trees)
         holds = max(len(tree.value) for tree in model.trees) <= MAX_LEAVES
-        self._forest = Forest(model.trees) if holds and model.ignores_missing else None
+        self._trees = model.trees if holds and model.ignores_missing else None
+        self._forest = None if self._trees is None else Forest(self._trees)
 
     @cached_property
     def _booster(self) -> _Booster:
         """LightGBM's own, opened when it is first needed."""
         return _Booster(self._checked_text)
+
+    @cached_property
+    def _shap_values(self) -> ShapValues | None:
+        """Built when they are first needed; None where the tables cannot hold the trees."""
+        return None if self._trees is None else shap_values(self._trees)
 
     def predict(self, rows: Float32) -> NDArray[np.float64]:
         """float64[n]: raw scores of rows float32[n, F], higher is better."""
@@ -93,6 +100,8 @@ class Ranker:
         ensemble (Lundberg, 2018).
         """
         _check_shape(rows)
+        if self._shap_values is not None:
+            return self._shap_values.of(rows)
         return self._booster.predict(rows, _CONTRIBUTIONS, len(FEATURES) + 1)
 
 

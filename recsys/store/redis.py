@@ -187,9 +187,21 @@ class RedisStore(RedisLink):
         return packed, position_in(latest)
 
     @translate_redis_errors
+    def read_whole_user(
+        self, version: str, user: str
+    ) -> tuple[bytes | None, int | None, bytes | None]:
+        """As `read_user`, and the user's packed record in the same round trip."""
+        key = self.keys.user(user)
+        packed, latest, record = self._replies(
+            ("GET", self.keys.list(version, user)), ("HGET", key, "s"), ("HGET", key, "h")
+        )
+        return packed, position_in(latest), record
+
+    @translate_redis_errors
     def user_record(self, user: str) -> bytes | None:
         """The user's packed record."""
-        return self.redis.hget(self.keys.user(user), "h")
+        (record,) = self._replies(("HGET", self.keys.user(user), "h"))
+        return record
 
     @translate_redis_errors
     def some_users(self, limit: int) -> list[UserRecord]:

@@ -83,6 +83,8 @@ DEPLOYED = f", S3 and {SIGNED}"
 ROUNDS = 2
 WARM_CALLS = 400
 CONCURRENCY = (1, 8, 32)
+RECOMMENDED = 20
+"""Items of an answer, whose SHAP values an explanation takes."""
 
 COLD = """
 import json, pathlib, re, sys, time
@@ -282,11 +284,16 @@ def live(
         raise SystemExit("this release has no ranker: train a world with more events")
     _, handler = served(settings)
     trees = f"{ranker.n_trees} trees on {model.n_candidates} rows"
+    parts = f"SHAP values of {ranker.n_trees} trees, {RECOMMENDED} rows"
     calls: dict[str, Call] = {
         "FAISS: search of the index": faiss_alone(loaded, each),
         trees: lambda i: ranker.predict(rows[i % len(rows)]),
         f"LightGBM's `predict`: {trees}": lambda i: booster.predict(rows[i % len(rows)]),
-        RECOMMEND: lambda i: recommend(model, each[i % len(each)], 20),
+        parts: lambda i: ranker.contributions(rows[i % len(rows)][:RECOMMENDED]),
+        f"LightGBM's: {parts}": lambda i: booster.predict(
+            rows[i % len(rows)][:RECOMMENDED], pred_contrib=True
+        ),
+        RECOMMEND: lambda i: recommend(model, each[i % len(each)], RECOMMENDED),
     }
     variants: dict[str, dict[str, object]] = {
         "live answer, whole handler": {},

@@ -72,6 +72,14 @@ def test_lists_are_read_back_and_stay(store) -> None:
     assert store.read_user("another release", "user 3") == (None, None)
 
 
+def test_a_whole_user_is_read_at_once(store) -> None:
+    """The list and the position as `read_user` gives them, and the record."""
+    assert store.read_whole_user(RELEASE, "1") == (None, None, None)
+    store.merge_users([("1", UserRecord(items=("a",), times=(1,), weights=(None,), n_events=1))], 0)
+    store.write_lists(RELEASE, [("1", a_list(3))])
+    assert store.read_whole_user(RELEASE, "1") == (a_list(3), 0, store.user_record("1"))
+
+
 def record_of(*events: Happened) -> UserRecord:
     """A record of these events."""
     return with_events(UserRecord(), events)

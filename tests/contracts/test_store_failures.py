@@ -28,6 +28,7 @@ COMMANDS: dict[str, Callable[[RedisStore], object]] = {
     "set_release": lambda s: s.set_release(ReleasePointer(VERSION)),
     "packed_release": lambda s: s.packed_release(),
     "read_user": lambda s: s.read_user(VERSION, "1"),
+    "read_whole_user": lambda s: s.read_whole_user(VERSION, "1"),
     "user_record": lambda s: s.user_record("1"),
     "some_users": lambda s: s.some_users(1),
     "user_ids": lambda s: list(s.user_ids()),

@@ -55,6 +55,7 @@ WRITES: dict[str, Callable[[RedisStore], object]] = {
 }
 READS: dict[str, Callable[[RedisStore], object]] = {
     "read_user": lambda s: s.read_user("v", USER),
+    "read_whole_user": lambda s: s.read_whole_user("v", USER),
     "user_record": lambda s: s.user_record(USER),
     "lists": lambda s: s.lists("v", ["another", USER]),
     "live": lambda s: s.live("v", USER, "d"),
@@ -199,7 +200,7 @@ def test_a_server_that_went_away(server) -> None:
 def test_unknown_command(single) -> None:
     """Its reply repeats the arguments, of which nothing is kept."""
     with closing(opened(single)) as store:
-        for name in ("items", "user_record"):
+        for name in ("items", "live"):
             with pytest.raises(StoreUnavailable) as refused:
                 _without(store, name)
             assert secretive(refused.value).startswith(
@@ -213,7 +214,7 @@ def _without(store: RedisStore, name: str) -> None:
     honest = client.execute_command
     client.execute_command = lambda command, *rest, **named: honest(f"NO{command}", *rest, **named)
     try:
-        _ = store.items("v", [1]) if name == "items" else store.user_record(USER)
+        _ = store.items("v", [1]) if name == "items" else store.live("v", USER, "d")
     finally:
         client.execute_command = honest
 

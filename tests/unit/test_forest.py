@@ -12,7 +12,7 @@ from shortlist.recsys.models.forest import (
     ROWS_AT_ONCE,
     TREES_AT_ONCE,
     _places,
-    _rounded_down,
+    rounded_down,
 )
 from shortlist.recsys.models.interactions import Float32
 from shortlist.recsys.models.ranker import Ranker, stamp
@@ -115,7 +115,7 @@ def test_rounding_keeps_every_comparison() -> None:
     doubles = np.concatenate((singles, *near, [1e300, -1e300, 1e-46, -1e-46]))
     ends = [np.nextafter(singles, np.float32(end)) for end in (-np.inf, np.inf)]
     values = np.concatenate((singles, *ends, np.array([np.inf, -np.inf], np.float32)))
-    rounded = _rounded_down(doubles.tolist())
+    rounded = rounded_down(doubles.tolist())
     above = values.astype(np.float64)[:, None] > doubles
     np.testing.assert_array_equal(values[:, None] > rounded, above)
 
