@@ -21,8 +21,12 @@ from shortlist.recsys.models.interactions import Float32
 MAX_NUMBERS = 2**21
 """The most that the tables of a forest may hold: 16 MiB. A path of 10 features takes 10,240."""
 
-ROWS_AT_ONCE = 256
-"""Rows explained together, which bounds the memory of their patterns."""
+NUMBERS_AT_ONCE = 2**15
+"""Features of paths, times rows, that are worked on together.
+
+256 KiB stay in cache, and in memory that the process keeps: to be given larger pieces again and
+again takes longer than all the work on them.
+"""
 
 
 class _Gate(NamedTuple):
@@ -56,7 +60,7 @@ def shap_values(trees: Sequence[Tree]) -> ShapValues | None:
             return None
         if n_features:
             paths.append(path)
-    return ShapValues(sorted(paths, key=lambda path: len(path.gates)), base)
+    return ShapValues(sorted(paths, key=lambda path: -len(path.gates)), base)
 
 
 class ShapValues:
@@ -65,27 +69,28 @@ class ShapValues:
     def __init__(self, paths: Sequence[_Path], base: float) -> None:
         """Builds the tables.
 
-        paths: of one feature or more, the shortest first; base: the score without any feature.
+        paths: of one feature or more, the longest first; base: the score without any feature.
         """
         self._base = base
         by_length = groupby(paths, key=lambda path: len(path.gates))
         tables = [_table(list(group)).ravel() for _, group in by_length]
         self._table = np.concatenate([np.empty(0), *tables])
-        gates = [gate for path in paths for gate in path.gates]
-        self._feature = np.array([gate.feature for gate in gates], np.int64)
+        # The first gates of all paths, then the second ones of those that have two, and so on.
+        lengths = np.array([len(path.gates) for path in paths], np.int64)
+        self._counts = [int((lengths > place).sum()) for place in range(lengths.max(initial=0))]
+        gates = [p.gates[place] for place, n in enumerate(self._counts) for p in paths[:n]]
+        feature = np.array([gate.feature for gate in gates], np.int64)
+        self._feature = feature
         self._low = rounded_down([gate.low for gate in gates])[:, None]
         self._high = rounded_down([gate.high for gate in gates])[:, None]
-        # The pattern of a path is a number: its features are bits from the lowest on.
-        lengths = np.array([len(path.gates) for path in paths], np.int64)
-        self._starts = np.cumsum(lengths) - lengths
-        bit = np.arange(len(gates)) - np.repeat(self._starts, lengths)
-        self._bit = (1 << bit).astype(np.int32)[:, None]
         # In the order of the features, whose parts are added up.
-        order = np.argsort(self._feature, kind="stable")
-        self._features, self._feature_starts = np.unique(self._feature[order], return_index=True)
-        self._path_of = np.repeat(np.arange(len(paths)), lengths)[order]
-        patterns = np.repeat(1 << lengths, lengths)
-        self._table_starts = (np.cumsum(patterns) - patterns)[order, None]
+        order = np.argsort(feature, kind="stable")
+        self._features, self._feature_starts = np.unique(feature[order], return_index=True)
+        self._path_of = np.concatenate([np.arange(n) for n in self._counts] or [order])[order]
+        sizes = lengths << lengths
+        starts = np.cumsum(sizes) - sizes
+        of_gates = [starts[:n] + (j << lengths[:n]) for j, n in enumerate(self._counts)]
+        self._table_starts = np.concatenate(of_gates or [order])[order, None]
 
     def of(self, rows: Float32) -> NDArray[np.float64]:
         """float64[n, F + 1]: each feature's part for rows float32[n, F], and the base last.
@@ -97,14 +102,28 @@ class ShapValues:
         parts[:, -1] = self._base
         if len(self._features) == 0:
             return parts
-        for start in range(0, n_rows, ROWS_AT_ONCE):
-            values = without_missing(rows[start : start + ROWS_AT_ONCE].T)[self._feature]
-            passes = (values <= self._high) & ~(values <= self._low)
-            patterns = np.add.reduceat(passes * self._bit, self._starts, axis=0)
-            each = self._table.take(self._table_starts + patterns[self._path_of])
-            sums = np.add.reduceat(each, self._feature_starts, axis=0)
-            parts[start : start + ROWS_AT_ONCE, self._features] = sums.T
+        step = max(1, NUMBERS_AT_ONCE // len(self._feature))
+        for start in range(0, n_rows, step):
+            patterns = self._patterns(rows[start : start + step])
+            at = patterns.take(self._path_of, axis=0)
+            at += self._table_starts
+            sums = np.add.reduceat(self._table.take(at), self._feature_starts, axis=0)
+            parts[start : start + step, self._features] = sums.T
         return parts
+
+    def _patterns(self, rows: Float32) -> NDArray[np.int64]:
+        """int64[P, n]: which features of each path let each row pass, the first as the lowest bit.
+
+        Int64, because adding other integers to the tables' starts takes ten times as long.
+        """
+        values = without_missing(rows.T).take(self._feature, axis=0)
+        passes = (values <= self._high) > (values <= self._low)
+        patterns = np.zeros((self._counts[0], len(rows)), np.int64)
+        start = 0
+        for place, count in enumerate(self._counts):
+            patterns[:count] += passes[start : start + count] * np.int64(1 << place)
+            start += count
+        return patterns
 
 
 def _paths(tree: Tree) -> Iterator[_Path]:

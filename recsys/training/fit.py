@@ -28,6 +28,7 @@ from shortlist.recsys.models.ranker import NO_RANKER, Ranker, ranker_from
 from shortlist.recsys.models.towers import Towers
 from shortlist.recsys.settings import HoldoutProtocol
 from shortlist.recsys.training.covisitation import fit_neighbours
+from shortlist.recsys.training.heap import kept_memory
 from shortlist.recsys.training.item_table import content_matrix, fit_item_table
 from shortlist.recsys.training.lambdamart import (
     VALIDATION_USER_CAP,
@@ -337,7 +338,10 @@ def without_ranker(model: Model) -> Model:
 
 @contextmanager
 def pinned_torch(threads: int) -> Iterator[None]:
-    """Runs torch reproducibly on `threads` threads, and restores its state."""
+    """Runs torch reproducibly on `threads` threads, with memory that it keeps meanwhile.
+
+    Restores torch's state.
+    """
     import torch
 
     deterministic: Any = torch.utils.deterministic
@@ -350,7 +354,8 @@ def pinned_torch(threads: int) -> Iterator[None]:
     # A help for those who debug: every new tensor would be filled with NaN first.
     deterministic.fill_uninitialized_memory = False
     try:
-        yield
+        with kept_memory():
+            yield
     finally:
         torch.set_num_threads(threads_before)
         torch.set_deterministic_debug_mode(mode_before)
