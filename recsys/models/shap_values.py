@@ -18,8 +18,11 @@ from numpy.typing import NDArray
 from shortlist.recsys.models.forest import Tree, rounded_down, without_missing
 from shortlist.recsys.models.interactions import Float32
 
-MAX_NUMBERS = 2**21
-"""The most that the tables of a forest may hold: 16 MiB. A path of 10 features takes 10,240."""
+MAX_PATHS = 2**14
+"""The most paths, of a thousand trees: their tables are built in half a second."""
+
+MAX_NUMBERS = 2**20
+"""The most that the tables of a forest may hold: 8 MiB. A path of 10 features takes 10,240."""
 
 NUMBERS_AT_ONCE = 2**15
 """Features of paths, times rows, that are worked on together.
@@ -49,7 +52,9 @@ class _Path(NamedTuple):
 
 
 def shap_values(trees: Sequence[Tree]) -> ShapValues | None:
-    """The tables of a forest; None where they would hold more than MAX_NUMBERS."""
+    """The tables of a forest; None where MAX_PATHS or MAX_NUMBERS would be passed."""
+    if sum(len(tree.value) for tree in trees) > MAX_PATHS:
+        return None
     paths: list[_Path] = []
     base, n_numbers = 0.0, 0
     for path in (path for tree in trees for path in _paths(tree)):

@@ -85,10 +85,15 @@ def test_counts_of_zero_divide_nothing() -> None:
     assert np.isfinite(ranker.contributions(drawn(5))).all()
 
 
-@pytest.mark.parametrize("leaves", [15, 65])
-def test_lightgbm_explains_what_is_larger(leaves: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Tables without a bound, and trees that the masks do not hold."""
-    monkeypatch.setattr(shap_values, "MAX_NUMBERS", 100)
+@pytest.mark.parametrize(
+    ("leaves", "limits"), [(15, {"MAX_NUMBERS": 20}), (15, {"MAX_PATHS": 20}), (65, {})]
+)
+def test_lightgbm_explains_what_is_larger(
+    leaves: int, limits: dict[str, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Larger tables, more paths, and trees that the masks do not hold."""
+    for name, limit in limits.items():
+        monkeypatch.setattr(shap_values, name, limit)
     rows = drawn(1000)
     booster = trained(rows, 3, leaves)
     ranker = Ranker(stamp(booster.model_to_string()))
