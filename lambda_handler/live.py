@@ -74,8 +74,8 @@ The first failure of this machine itself (an unreadable file, too little memory)
 cause is often gone at the next request, and costs little to test.
 """
 
-REMEMBERED_ITEMS = 10_000
-"""Item records of a bundle that a process keeps with their encoded JSON, at most some 10 MB."""
+REMEMBERED_RECORDS = 5_000
+"""Item records of a bundle that a process keeps with their JSON, a KiB each of short titles."""
 
 REMEMBERED_FAILURES = 8
 """Releases whose last failure is kept; a pointer names three releases at most."""
@@ -434,7 +434,7 @@ def _directory(settings: Settings) -> Path:
 def _load(settings: Settings, version: str) -> _Loaded:
     with open_artefacts(settings.artefacts).open(version, _directory(settings)) as release:
         opened, trained = bundle.read(release), strata.read(release)
-    record = lru_cache(REMEMBERED_ITEMS)(opened.catalogue.record)
+    record = lru_cache(REMEMBERED_RECORDS)(opened.catalogue.record)
     return _Loaded(opened, FilterColumns(opened.catalogue), trained, record)
 
 

@@ -275,7 +275,8 @@ class Recommender:
             return self._popular_or_deferred(
                 version, query.k, query.filters, degraded=is_unreadable
             )
-        return partial(self._for_history, version, query, user, record, stored)
+        read = partial(self._store.user_record, user) if may_be_listed else lambda: stored
+        return partial(self._for_history, version, query, user, record, read)
 
     def _listed(
         self, version: str, record: ShortlistRecord, query: RecommendationQuery
@@ -299,15 +300,12 @@ class Recommender:
         query: RecommendationQuery,
         user: str,
         listed: ShortlistRecord | None,
-        packed: bytes | None,
+        read: Callable[[], bytes | None],
     ) -> Answer:
-        """A live list from the stored history, or else the outdated list and popular items.
-
-        packed: the user's record, None where it is still to be read.
-        """
+        """A live list from the stored history, or else the outdated list and popular items."""
         stored: UserRecord | None = None
         try:
-            packed = packed or self._store.user_record(user)
+            packed = read()
             if packed is not None:
                 stored = unpack_user(packed)
                 return self._live_answer(version, query, user, packed, stored)

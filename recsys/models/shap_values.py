@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from itertools import groupby
-from math import comb, prod
+from math import isnan, prod
 from typing import NamedTuple
 
 import numpy as np
@@ -19,10 +19,10 @@ from shortlist.recsys.models.forest import Tree, rounded_down, without_missing
 from shortlist.recsys.models.interactions import Float32
 
 MAX_PATHS = 2**14
-"""The most paths, of a thousand trees: their tables are built in half a second."""
+"""The most paths, of a thousand trees: their tables are built in a quarter of a second."""
 
-MAX_NUMBERS = 2**20
-"""The most that the tables of a forest may hold: 8 MiB. A path of 10 features takes 10,240."""
+MAX_NUMBERS = 2**21
+"""The most that the tables of a forest may hold: 16 MiB. A path of 10 features takes 10,240."""
 
 NUMBERS_AT_ONCE = 2**15
 """Features of paths, times rows, that are worked on together.
@@ -150,32 +150,35 @@ def _paths(tree: Tree) -> Iterator[_Path]:
         for goes_right, child in enumerate((children[0][node], children[1][node])):
             count = node_count[child] if child >= 0 else leaf_count[~child]
             share = gate.share * (count / node_count[node] if node_count[node] else 0.0)
-            low = float(np.fmax(gate.low, split)) if goes_right else gate.low
-            high = gate.high if goes_right else min(gate.high, split)
+            low, high = gate.low, gate.high
+            if goes_right:
+                low = split if isnan(low) else max(low, split)
+            else:
+                high = min(high, split)
             open_paths.append((child, gates | {at: _Gate(at, low, high, share)}))
 
 
 def _table(paths: Sequence[_Path]) -> NDArray[np.float64]:
     """float64[P, m, 2^m]: the part of each of the m features of P paths, for every pattern.
 
-    Of the Shapley value of feature i in a path's leaf, the sum over the sets S of the others,
-    |S|! (m - |S| - 1)! / m! of prod(S passes) prod(the rest's shares) (i passes - i's share) value,
-    the sets of one size are the coefficients of a polynomial: prod over the others of
-    (share + passes t).
+    The Shapley value of feature i in a path's leaf sums over the sets S of the others
+    |S|! (m - |S| - 1)! / m! prod(S passes) prod(the rest's shares) (i passes - i's share) value.
+    The factorials are the integral over t from 0 to 1 of t^|S| (1 - t)^(m - |S| - 1), so that the
+    sum is that of prod over the others of (t passes + (1 - t) share): a polynomial of degree m - 1,
+    which so many nodes of Gauss and Legendre integrate exactly.
     """
     m = len(paths[0].gates)
-    shares = np.array([[gate.share for gate in path.gates] for path in paths])
-    values = np.array([path.value for path in paths])
-    passes = (np.arange(1 << m) >> np.arange(m)[:, None]) & 1  # [m, 2^m]
-    weights = 1.0 / np.array([m * comb(m - 1, size) for size in range(m)])
-    table = np.empty((len(paths), m, 1 << m))
-    for i in range(m):
-        sets = np.zeros((m, len(paths), 1 << m))  # by size
-        sets[0] = 1.0
-        for j in (j for j in range(m) if j != i):
-            share = shares[:, j, None]
-            sets[1:] = sets[1:] * share + sets[:-1] * passes[j]
-            sets[0] *= share
-        of_all = np.tensordot(weights, sets, axes=1)
-        table[:, i] = values[:, None] * (passes[i] - shares[:, i, None]) * of_all
-    return table
+    shares = np.array([[gate.share for gate in path.gates] for path in paths]).T[:, :, None]
+    values = np.array([path.value for path in paths])[:, None]
+    passes = ((np.arange(1 << m) >> np.arange(m)[:, None]) & 1)[:, None, :]
+    gains = values * (passes - shares)  # [m, P, 2^m]
+    table = np.zeros((m, len(paths), 1 << m))
+    nodes, weights = np.polynomial.legendre.leggauss((m + 1) // 2)
+    for t, weight in zip((nodes + 1) / 2, weights / 2, strict=True):
+        factors = t * passes + (1 - t) * shares
+        before = np.multiply.accumulate(factors[:-1], axis=0)
+        after = np.full_like(factors[0], weight)
+        for i in reversed(range(m)):
+            table[i] += before[i - 1] * after if i else after
+            after *= factors[i]
+    return np.ascontiguousarray((gains * table).transpose(1, 0, 2))

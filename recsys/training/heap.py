@@ -16,23 +16,25 @@ _TRIM_THRESHOLD = -1
 _MMAP_THRESHOLD = -3
 
 _KEPT = 2**30
-"""Blocks of up to so many bytes are kept; C's int holds it."""
+"""Blocks of up to so many bytes are kept; C's int holds twice of it, less one."""
 
 _USUAL = 32 * 2**20
-"""The most that glibc comes to keep by itself."""
+"""The most that glibc comes to keep by itself, and that versions before 2.35 can be asked to."""
 
 
 @contextmanager
 def kept_memory() -> Iterator[None]:
-    """Keeps what is freed for what is allocated next, and gives it back at the end.
+    """Keeps what the main thread frees for what it allocates next, and gives it back at the end.
 
-    Does nothing where the C library is another one than glibc.
+    Not to be nested. From then on glibc keeps the most that it comes to keep by itself. Does
+    nothing where the C library is another one.
     """
     library = ctypes.CDLL(None)
     if not (hasattr(library, "mallopt") and hasattr(library, "malloc_trim")):
         yield
         return
-    _keep(library, _KEPT)
+    if not _keep(library, _KEPT):
+        _keep(library, _USUAL)
     try:
         yield
     finally:
@@ -40,7 +42,9 @@ def kept_memory() -> Iterator[None]:
         library.malloc_trim(0)
 
 
-def _keep(library: ctypes.CDLL, size: int) -> None:
-    """Keeps free blocks up to a size, and as much again at the end of the heap, as glibc does."""
-    library.mallopt(_MMAP_THRESHOLD, size)
-    library.mallopt(_TRIM_THRESHOLD, 2 * size - 1)
+def _keep(library: ctypes.CDLL, size: int) -> bool:
+    """Keeps free blocks up to a size, and twice of it at the end of the heap; False if refused."""
+    # The second call alone would end glibc's own adapting, and leave the first limit at 128 KiB.
+    return bool(
+        library.mallopt(_MMAP_THRESHOLD, size) and library.mallopt(_TRIM_THRESHOLD, 2 * size - 1)
+    )

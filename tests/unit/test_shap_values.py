@@ -32,6 +32,19 @@ def test_parts_are_lightgbms(leaves: int) -> None:
     np.testing.assert_allclose(parts.sum(axis=1), ranker.predict(fresh), atol=1e-12)
 
 
+def test_thresholds_go_left_as_in_scores() -> None:
+    """A value at each threshold, the next one below it and the next one above."""
+    booster = trained(drawn(400), 20, 15)
+    ranker = Ranker(stamp(booster.model_to_string()))
+    assert ranker._trees is not None
+    exact = np.concatenate([tree.threshold for tree in ranker._trees]).astype(np.float32)
+    ends = (np.nextafter(exact, np.float32(-np.inf)), np.nextafter(exact, np.float32(np.inf)))
+    probes = np.concatenate((exact, *ends))
+    fresh = np.repeat(probes[:, None], len(FEATURES), axis=1)
+    expected = booster.predict(fresh, pred_contrib=True)
+    np.testing.assert_allclose(ranker.contributions(fresh), expected, atol=1e-12)
+
+
 def test_a_row_alone_has_its_bits() -> None:
     """Who else is explained does not matter."""
     rows = drawn(200)
@@ -42,18 +55,29 @@ def test_a_row_alone_has_its_bits() -> None:
         np.testing.assert_array_equal(ranker.contributions(rows[row : row + 1])[0], parts[row])
 
 
-def test_a_feature_asked_twice_is_one() -> None:
-    """Against Shapley's formula over all sets, for a path that a feature narrows from both ends."""
+@pytest.mark.parametrize(
+    ("children", "first", "deeper"),
+    [((1, ~3), 2.0, -1.0), ((1, ~3), 2.0, 5.0), ((~3, 1), -2.0, 1.0), ((~3, 1), -2.0, -3.0)],
+)
+def test_a_feature_asked_twice_is_one(
+    children: tuple[int, int], first: float, deeper: float
+) -> None:
+    """Against Shapley's formula over all sets.
+
+    The deeper node narrows the range of its feature, or lies outside of it.
+    """
     tree = Tree(
         feature=np.array([0, 1, 0]),
-        threshold=np.array([2.0, 0.5, -1.0]),
-        left=np.array([1, 2, ~0]),
-        right=np.array([~3, ~2, ~1]),
+        threshold=np.array([first, 0.5, deeper]),
+        left=np.array([children[0], 2, ~0]),
+        right=np.array([children[1], ~2, ~1]),
         value=np.array([4.0, -1.0, 2.5, 7.0]),
         node_count=np.array([20, 16, 10]),
         leaf_count=np.array([3, 7, 6, 4]),
     )
-    rows = np.array([[0.0, 0.0], [-1.0, 0.5], [3.0, 1.0], [1.0, 9.0]], np.float32)
+    rows = np.array(
+        [[0.0, 0.0], [-1.0, 0.5], [3.0, 1.0], [1.0, 9.0], [6.0, 0.0], [-2.5, 0.0]], np.float32
+    )
     explained = shap_values.shap_values([tree])
     assert explained is not None
     expected = [[*_shapley(tree, row), _value(tree, row, frozenset())] for row in rows]
