@@ -19,7 +19,7 @@ from shortlist.recsys.models.forest import Tree, rounded_down, without_missing
 from shortlist.recsys.models.interactions import Float32
 
 MAX_PATHS = 2**14
-"""The most paths, of a thousand trees: their tables are built in a quarter of a second."""
+"""The most paths, of a thousand trees: their tables are built in half a second."""
 
 MAX_NUMBERS = 2**21
 """The most that the tables of a forest may hold: 16 MiB. A path of 10 features takes 10,240."""
@@ -165,7 +165,7 @@ def _table(paths: Sequence[_Path]) -> NDArray[np.float64]:
     |S|! (m - |S| - 1)! / m! prod(S passes) prod(the rest's shares) (i passes - i's share) value.
     The factorials are the integral over t from 0 to 1 of t^|S| (1 - t)^(m - |S| - 1), so that the
     sum is that of prod over the others of (t passes + (1 - t) share): a polynomial of degree m - 1,
-    which so many nodes of Gauss and Legendre integrate exactly.
+    which (m + 1) // 2 nodes of Gauss and Legendre integrate exactly.
     """
     m = len(paths[0].gates)
     shares = np.array([[gate.share for gate in path.gates] for path in paths]).T[:, :, None]
