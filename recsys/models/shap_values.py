@@ -19,7 +19,7 @@ from shortlist.recsys.models.forest import Tree, rounded_down, without_missing
 from shortlist.recsys.models.interactions import Float32
 
 MAX_PATHS = 2**14
-"""The most paths, of a thousand trees: their tables are built in half a second."""
+"""The most paths, of a thousand trees, which bounds the time until the first explanation."""
 
 MAX_NUMBERS = 2**21
 """The most that the tables of a forest may hold: 16 MiB. A path of 10 features takes 10,240."""

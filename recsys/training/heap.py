@@ -1,8 +1,8 @@
 """Keeps the memory of large arrays between the steps of a training.
 
 glibc gives large blocks back to the kernel as soon as they are free. A step asks for the same ones
-again, and the kernel clears each page before it hands it out: at MovieLens 1M's size that took a
-fifth of a step.
+again, and the kernel clears each page before it hands it out: of long histories that is a large
+part of a step.
 """
 
 from __future__ import annotations
