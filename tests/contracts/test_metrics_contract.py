@@ -121,6 +121,20 @@ def test_known_traffic_is_timed(client, published) -> None:
     assert value(samples, "shortlist_release_info", version=published.version) == 1
 
 
+def test_a_lost_record_is_asked_for_once(own, published, metrics) -> None:
+    """The list is what is left of such a user, and one round trip says so."""
+    settings, store = own
+    known = published.dataset.user_ids[int(published.dataset.events.user[0])]
+    store.redis.hdel(store.keys.user(known), "h")
+    app = create_app(settings, store, LivePath(settings, metrics.step), metrics=metrics)
+    client = TestClient(app)
+    answer = client.post("/recommend", json={"user_id": known, "explain": True}).json()
+    assert (answer["source"], answer["recommendations"] != []) == ("stale", True)
+    samples = parse(client.get("/metrics").text)[1]
+    commands = {dict(labels).get("command") for (_, labels) in samples}
+    assert ("read_whole_user" in commands, "user_record" in commands) == (True, False)
+
+
 def test_steps_are_parts_of_the_whole(client, published) -> None:
     """Steps take no longer than recommendations, and those no longer than requests."""
     samples = drive(client, published)
