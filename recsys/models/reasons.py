@@ -17,7 +17,7 @@ from shortlist.recsys.models.features import FEATURES, Candidates
 from shortlist.recsys.models.interactions import MISSING, Float32, Int32, UserStates
 from shortlist.recsys.models.neighbours import Relation
 from shortlist.recsys.models.pipeline import Model
-from shortlist.recsys.models.towers import user_vectors, vectors_without
+from shortlist.recsys.models.towers import falls_without
 
 RankedRows = tuple[Candidates, Float32]
 """One user's candidates, and their feature rows, float32[C, F]."""
@@ -99,8 +99,7 @@ def _score_falls(model: Model, state: UserStates, items: Int32) -> Float32:
     places = np.flatnonzero(state.items[0] != MISSING)
     if len(places) == 0:
         return falls
-    change = user_vectors(model.towers, state) - vectors_without(model.towers, state, places)
-    fall = np.matmul(model.towers.items[items], change.T)
+    fall = np.matmul(model.towers.items[items], falls_without(model.towers, state, places).T)
     falls[:, places] = np.where(np.abs(fall) > ROUNDING, fall, 0)
     return falls
 

@@ -86,28 +86,35 @@ def user_vectors(towers: Towers, states: UserStates) -> Float32:
     return _forward(towers, means, attributes)[:, 0]
 
 
-def vectors_without(towers: Towers, state: UserStates, places: Int64) -> Float32:
-    """float32[h, d + 1]: one user's vectors without each of the history's events at `places`.
+def falls_without(towers: Towers, state: UserStates, places: Int64) -> Float32:
+    """float32[h, d + 1]: one user's vector less the vector without each of the events at `places`.
 
-    places: int64[h], positions in the history that hold an event.
+    places: int64[h], positions in the history that hold an event. The last column, the bias's, is
+    zero.
     """
     weights = _DECAY * (state.items[0] != MISSING)  # [S, N]
     embeddings = towers.history[state.items[0]]  # [N, d]
-    left_out = weights.T[places]  # [h, S]
-    total = weights.sum(axis=1) - left_out
-    # Each sum but for one event's part; computing it anew for each costs h times as much.
-    summed = np.matmul(weights, embeddings) - left_out[:, :, None] * embeddings[places, None]
+    # The first row leaves nothing out: in one product with the others it is rounded as they are.
+    left_out = np.concatenate((np.zeros((1, len(HALF_LIVES)), np.float32), weights.T[places]))
+    removed = np.concatenate((np.zeros_like(embeddings[:1]), embeddings[places]))
+    total = weights.sum(axis=1) - left_out  # [h + 1, S]
+    # Each sum but for one event's part; summing again for each costs h times as much.
+    summed = np.matmul(weights, embeddings) - left_out[:, :, None] * removed[:, None]
     known = total > 0
     means = np.where(known[:, :, None], summed / np.where(known, total, 1)[:, :, None], 0)
     attributes = towers.attributes[state.attributes].sum(axis=1)  # [1, d]
-    repeated = np.broadcast_to(attributes, (len(places), 1, towers.dimension))
-    # Stacked, as users are: one large product would wake BLAS's threads, which costs more.
-    means = means.reshape(len(places), 1, len(HALF_LIVES) * towers.dimension)
-    return _forward(towers, means, repeated)[:, 0]
+    repeated = np.broadcast_to(attributes, (1, len(means), towers.dimension))
+    # One product for all: these rows are of one user, whom no other's bits can depend on.
+    means = means.reshape(1, len(means), len(HALF_LIVES) * towers.dimension)
+    vectors = _forward(towers, means, repeated)[0]
+    return vectors[0] - vectors[1:]
 
 
 def _forward(towers: Towers, means: Float32, attributes: Float32) -> Float32:
-    """float32[U, 1, d + 1]: the vectors of means [U, 1, S * d] and attributes [U, 1, d]."""
+    """float32[U, h, d + 1]: vectors of means [U, h, S * d] and attributes [U, h, d].
+
+    Each U is a product of its own.
+    """
     inputs = np.concatenate((means, attributes), axis=2)
     centred = inputs - inputs.mean(axis=2, keepdims=True)
     variance = np.square(centred).mean(axis=2, keepdims=True)
@@ -115,7 +122,7 @@ def _forward(towers: Towers, means: Float32, attributes: Float32) -> Float32:
     normal = centred / deviation * towers.norm_g + towers.norm_b
     hidden = gelu(np.matmul(normal, towers.hidden_w) + towers.hidden_b)
     skip = np.matmul(means, towers.skip_w)
-    out = skip + np.matmul(hidden, towers.out_w) + towers.out_b  # [U, 1, d]
+    out = skip + np.matmul(hidden, towers.out_w) + towers.out_b  # [U, h, d]
     ones = np.ones((*out.shape[:2], 1), np.float32)
     return np.concatenate((out, ones), axis=2).astype(np.float32)
 

@@ -23,7 +23,7 @@ from shortlist.recsys.models.interactions import (
 )
 from shortlist.recsys.models.pipeline import Model, by_trend, new_items, recommend
 from shortlist.recsys.models.ranker import Ranker, stamp
-from shortlist.recsys.models.towers import HALF_LIVES, Towers, user_vectors, vectors_without
+from shortlist.recsys.models.towers import HALF_LIVES, Towers, falls_without, user_vectors
 from shortlist.recsys.store.histories import HISTORY_LENGTH
 from shortlist.recsys.training.covisitation import fit_neighbours
 from shortlist.recsys.training.item_table import fit_item_table
@@ -166,19 +166,20 @@ def test_shorter_list_is_a_prefix(ranker, seed, ranked, k) -> None:
 
 @given(seed=SEEDS)
 @EXAMPLES
-def test_vectors_without_an_event(seed) -> None:
-    """Leaving one event out of the sums gives the vector of a history without it."""
+def test_falls_without_an_event(seed) -> None:
+    """Leaving one event out of the sums falls to the vector of a history without it."""
     model, states, _ = drawn(seed, None)
     for user in range(len(states)):
         state = states.slice(user, user + 1)
         places = np.flatnonzero(state.items[0] != MISSING)
-        vectors = vectors_without(model.towers, state, places)
-        assert vectors.shape == (len(places), D + 1)
-        for place, vector in zip(places, vectors, strict=True):
+        whole = user_vectors(model.towers, state)[0]
+        falls = falls_without(model.towers, state, places)
+        assert falls.shape == (len(places), D + 1)
+        for place, fall in zip(places, falls, strict=True):
             items = state.items.copy()
             items[0, place] = MISSING
             expected = user_vectors(model.towers, replace(state, items=items))[0]
-            np.testing.assert_allclose(vector, expected, rtol=1e-4, atol=1e-4)
+            np.testing.assert_allclose(whole - fall, expected, rtol=1e-4, atol=1e-4)
 
 
 @given(seed=SEEDS)
