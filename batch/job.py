@@ -428,8 +428,9 @@ def precompute_lists(job: Job) -> None:
 
 def _add_reach(directory: Path, lists: Path, n_items: int) -> None:
     """Adds to the bundle in how many lists each item stands."""
-    np.save(directory / reach.FILE, reach.reach(precompute.read_lists(lists), n_items))
     fields = {n: value for n, value in manifest_in(directory).items() if n != "files"}
+    each = precompute.read_lists(lists, str(fields["version"]))
+    np.save(directory / reach.FILE, reach.reach(each, n_items))
     build_manifest(directory, **fields)
 
 

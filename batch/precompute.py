@@ -183,20 +183,25 @@ _ENGINES: dict[Engine, Callable[[list[Task], int], Iterator[int]]] = {
 }
 
 
-def read_shards(directory: Path) -> Iterator[Precomputed]:
-    """Every user of the shards in `directory`, in order."""
-    for path in sorted(directory.glob("*.msgpack")):
+def read_shards(directory: Path, version: str) -> Iterator[Precomputed]:
+    """Every user of a release's shards in `directory`, in order."""
+    for path in _shards(directory, version):
         with path.open("rb") as file:
             for user_id, packed, record in msgpack.Unpacker(file, use_list=False):
                 yield Precomputed(user_id, packed, unpack_user(record))
 
 
-def read_lists(directory: Path) -> Iterator[Int32]:
-    """The item rows of every user's list, int32[K], best first."""
-    for path in sorted(directory.glob("*.msgpack")):
+def read_lists(directory: Path, version: str) -> Iterator[Int32]:
+    """The item rows of every user's list in a release's shards, int32[K], best first."""
+    for path in _shards(directory, version):
         with path.open("rb") as file:
             for _, packed, _ in msgpack.Unpacker(file, use_list=False):
                 yield np.array(unpack_list(packed).rows, np.int32)
+
+
+def _shards(directory: Path, version: str) -> list[Path]:
+    # Others may be there: an interrupted run's copies come back with those of the attempt before.
+    return sorted(directory.glob(f"{version}-*.msgpack"))
 
 
 def _write_users(

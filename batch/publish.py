@@ -91,10 +91,13 @@ def publish(
         releases.check_replaces(_readable_release(store), str(manifest["version"]), replaces)
         keep_operators_changes(store, open_artefacts(settings.artefacts))
         version = _written(store, bundle, lists, settings, reporter, manifest, lease.proof.token)
-        if rules is not None:
-            _put_rules(store, rules, reporter)
-            _note_vain_rules(store, version, rules, reporter)
         try:
+            if rules is not None:
+                # What would refuse the flip comes first: the old release would have the new rules.
+                lease.confirm()
+                releases.check_replaces(_readable_release(store), version, replaces)
+                _put_rules(store, rules, reporter)
+                _note_vain_rules(store, version, rules, reporter)
             releases.flip(store, version, lease, replaces)
         except ReleaseRefused:
             _retire_refused(store, version, settings.list_ttl_seconds)
@@ -231,18 +234,19 @@ def _write_and_verify(
         _write_items(store, manifest, items, by_popularity)
         store.write_facts(version, facts)
         is_deleted = store.is_deleted()
-        packed_lists = ((user.user_id, user.packed) for user in _kept(lists, is_deleted))
+        packed_lists = ((user.user_id, user.packed) for user in _kept(lists, version, is_deleted))
         written = store.write_lists(version, packed_lists)
         watermark = int(manifest.get("watermark", BEGINNING))
-        records = ((user.user_id, user.record) for user in _kept(lists, is_deleted))
+        records = ((user.user_id, user.record) for user in _kept(lists, version, is_deleted))
         store.merge_users(records, watermark, token, facts_in(manifest).events)
-        _delete_late(store, lists)
+        _delete_late(store, lists, version)
         progress(1.0, f"{written} lists")
     with reporter.stage("verify by reading back") as progress:
         _verify_items(store, version, facts)
         progress(1.0, f"{_verify(store, version, lists, written, is_deleted)} lists")
     with reporter.stage("compare with live answers") as progress:
-        progress(1.0, parity.check(artefacts, store, version, _kept(lists, store.is_deleted())))
+        kept = _kept(lists, version, store.is_deleted())
+        progress(1.0, parity.check(artefacts, store, version, kept))
 
 
 def retire_superseded(store: RedisStore, ttl: int, confirm: Callable[[], object]) -> list[str]:
@@ -335,18 +339,18 @@ def _note(store: RedisStore, manifest: dict[str, Any]) -> None:
     )
 
 
-def _kept(lists: Path, is_deleted: Callable[[str], bool]) -> Iterator[Precomputed]:
+def _kept(lists: Path, version: str, is_deleted: Callable[[str], bool]) -> Iterator[Precomputed]:
     """The shards' users who have not been deleted since."""
-    return (user for user in read_shards(lists) if not is_deleted(user.user_id))
+    return (user for user in read_shards(lists, version) if not is_deleted(user.user_id))
 
 
-def _delete_late(store: RedisStore, lists: Path) -> None:
+def _delete_late(store: RedisStore, lists: Path, version: str) -> None:
     """Deletes users again who were deleted meanwhile.
 
     This run, or a killed one, has just written their lists.
     """
     is_deleted = store.is_deleted()
-    for user in read_shards(lists):
+    for user in read_shards(lists, version):
         if is_deleted(user.user_id):
             AdminStore(store).delete_user(user.user_id, int(time.time()))
 
@@ -407,8 +411,8 @@ def _verify_items(store: RedisStore, version: str, facts: bytes) -> None:
 def _verify(
     store: RedisStore, version: str, lists: Path, written: int, is_deleted: Callable[[str], bool]
 ) -> int:
-    sample = _sample(_kept(lists, is_deleted), random.Random(version))  # noqa: S311 - a sample, not a secret
-    total = sum(1 for _ in _kept(lists, is_deleted))
+    sample = _sample(_kept(lists, version, is_deleted), random.Random(version))  # noqa: S311 - a sample, not a secret
+    total = sum(1 for _ in _kept(lists, version, is_deleted))
     if written != total:
         raise ReleaseRefused(
             f"release {version}: {written} of {total} lists were written; "

@@ -6,6 +6,7 @@ counted; an error is raised only when no source is left.
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -109,9 +110,9 @@ class Recommender:
         version = self._serving.version(query.user)
         filters = self._filters(version, query.filters)
         query = query if filters is query.filters else replace(query, filters=filters)
-        query = self._with_repeats(version, query)
+        query, is_unread = self._with_repeats(version, query), False
         if filters.arrangement.pinned:
-            query = self._without_own_pins(version, query)
+            query, is_unread = self._without_own_pins(version, query)
         answer: Answer | DeferredAnswer
         if query.session is not None:
             answer = partial(self._for_session, version, query, query.session)
@@ -119,17 +120,28 @@ class Recommender:
             answer = self._for_user(version, query, query.user)
         else:
             answer = self._popular_or_deferred(version, query.k, query.filters)
-        return _mapped(answer, lambda answer: self._counted(query, answer, started))
 
-    def _without_own_pins(self, version: str, query: RecommendationQuery) -> RecommendationQuery:
-        """The query without pinned items that may not be offered to its user."""
-        stored = None if query.user is None else self._stored(query.user)[0]
+        def finished(answer: Answer) -> Answer:
+            answer = replace(answer, degraded=True) if is_unread else answer
+            return self._counted(query, answer, started)
+
+        return _mapped(answer, finished)
+
+    def _without_own_pins(
+        self, version: str, query: RecommendationQuery
+    ) -> tuple[RecommendationQuery, bool]:
+        """The query without pinned items that may not be offered to its user.
+
+        Without all of them where the user's record cannot be read; then the second value is true.
+        """
+        pinned = {each.id for each in query.filters.arrangement.pinned}
+        stored, is_unread = (None, False) if query.user is None else self._stored(query.user)
+        if is_unread:
+            return query.without(pinned), True
         if query.session is not None:
             stored = record_of(query.session, stored, self._facts(version), self.now())
-        if stored is None:
-            return query
-        own = self._excluded(version, query, stored)
-        return query.without(own.intersection(each.id for each in query.filters.arrangement.pinned))
+        own = set() if stored is None else self._excluded(version, query, stored)
+        return query.without(own & pinned), False
 
     def _with_repeats(self, version: str, query: RecommendationQuery) -> RecommendationQuery:
         """The query without what it says of repeats, where the release's lists do so anyway.
@@ -373,7 +385,8 @@ class Recommender:
         lacking = query.k - len(ranked.items)
         if lacking > 0:
             filters = query.filters.without(item.id for item in ranked.items)
-            ranked = _concatenated(ranked, self._popular(version, lacking, filters).ranked)
+            with contextlib.suppress(NothingToServe):  # fewer items are an answer too
+                ranked = _concatenated(ranked, self._popular(version, lacking, filters).ranked)
         return Answer(ranked, STALE, version, list_age_s=self._age(listed), degraded=True)
 
     def _cut(

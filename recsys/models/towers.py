@@ -73,10 +73,14 @@ def decayed_means(towers: Towers, states: UserStates) -> Float32:
     """
     present = states.items != MISSING  # [U, N]
     weights = _DECAY[None] * present[:, None, :]  # [U, S, N]
-    total = weights.sum(axis=2, keepdims=True)
-    weights /= np.where(total > 0, total, 1)
     embeddings = towers.history[states.items]  # [U, N, d]; MISSING reads the zero row
-    return np.matmul(weights, embeddings).reshape(len(states), -1)
+    return _means(weights, embeddings).reshape(len(states), -1)
+
+
+def _means(weights: Float32, embeddings: Float32) -> Float32:
+    """float32[..., r, d]: weighted means of embeddings [..., N, d] under weights [..., r, N]."""
+    total = weights.sum(axis=-1, keepdims=True)
+    return np.matmul(weights / np.where(total > 0, total, 1), embeddings)
 
 
 def user_vectors(towers: Towers, states: UserStates) -> Float32:
@@ -87,25 +91,22 @@ def user_vectors(towers: Towers, states: UserStates) -> Float32:
 
 
 def falls_without(towers: Towers, state: UserStates, places: Int64) -> Float32:
-    """float32[h, d + 1]: one user's vector less the vector without each of the events at `places`.
+    """float32[h, d + 1]: one user's vector less that of the history without each of some events.
 
-    places: int64[h], positions in the history that hold an event. The last column, the bias's, is
-    zero.
+    places: int64[h], positions in the history that hold an event. What is older than an event moves
+    up by a place without it. The last column, the bias's, is zero.
     """
-    weights = _DECAY * (state.items[0] != MISSING)  # [S, N]
-    embeddings = towers.history[state.items[0]]  # [N, d]
+    is_held = state.items[0] != MISSING  # [N]
     # The first row leaves nothing out: in one product with the others it is rounded as they are.
-    left_out = np.concatenate((np.zeros((1, len(HALF_LIVES)), np.float32), weights.T[places]))
-    removed = np.concatenate((np.zeros_like(embeddings[:1]), embeddings[places]))
-    total = weights.sum(axis=1) - left_out  # [h + 1, S]
-    # Each sum but for one event's part; summing again for each costs h times as much.
-    summed = np.matmul(weights, embeddings) - left_out[:, :, None] * removed[:, None]
-    known = total > 0
-    means = np.where(known[:, :, None], summed / np.where(known, total, 1)[:, :, None], 0)
-    attributes = towers.attributes[state.attributes].sum(axis=1)  # [1, d]
-    repeated = np.broadcast_to(attributes, (1, len(means), towers.dimension))
+    left_out = np.concatenate(([MISSING], places))[:, None]  # [h + 1, 1]
+    order = np.arange(len(is_held))
+    moved = _DECAY[:, order + (order < left_out)]  # [S, h + 1, N]
+    weights = moved * (is_held & (order != left_out))
+    means = _means(weights, towers.history[state.items[0]])  # [S, h + 1, d]
     # One product for all: these rows are of one user, whom no other's bits can depend on.
-    means = means.reshape(1, len(means), len(HALF_LIVES) * towers.dimension)
+    means = means.swapaxes(0, 1).reshape(1, len(left_out), -1)
+    attributes = towers.attributes[state.attributes].sum(axis=1)  # [1, d]
+    repeated = np.broadcast_to(attributes, (1, len(left_out), towers.dimension))
     vectors = _forward(towers, means, repeated)[0]
     return vectors[0] - vectors[1:]
 

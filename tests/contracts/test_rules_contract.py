@@ -221,6 +221,39 @@ def test_rules_outlive_lost_lists(client, store, put, ask: Ask, shop, published)
     assert ids(answer["recommendations"])[1] == "41"
 
 
+def test_lost_models_leave_a_short_list(store, ask: Ask, shop, user) -> None:
+    """What is left of an outdated list is an answer, although nothing can fill it up."""
+    broken = TestClient(create_app(shop, store, _NoModels()))
+    listed = ids(ask("batch", k=50))
+    popular, key = store.keys.popular(store.release().current), store.keys.user(user)
+    kept = store.redis.dump(popular)
+    store.redis.delete(popular)
+    store.redis.hset(key, "s", 2**62)  # newer than any list
+    try:
+        body = {"user_id": user, "k": 10, "exclude": listed[3:]}
+        answer = broken.post("/v1/recommend", json=body).json()
+    finally:
+        store.redis.hset(key, "s", 0)
+        store.redis.restore(popular, 0, kept)
+    assert (answer["source"], answer["degraded"]) == ("stale", True)
+    shown = ids(answer["recommendations"])
+    assert (shown[:3], len(shown) < 10) == (listed[:3], True)
+
+
+def test_unreadable_record_drops_pins(client, store, put, user, had) -> None:
+    """Whether the user had a pinned item is unknown: it is not shown, and the answer says so."""
+    put(pin=[{"item": had, "place": 1}])
+    key = store.keys.user(user)
+    record = store.redis.hget(key, "h")
+    store.redis.hset(key, "h", b"\xc1")
+    try:
+        answer = client.post("/v1/recommend", json={"user_id": user, "k": 5}).json()
+    finally:
+        store.redis.hset(key, "h", record)
+    assert had not in ids(answer["recommendations"])
+    assert (answer["source"], answer["degraded"]) == ("batch", True)
+
+
 class _NoModels:
     """A live path whose bundle cannot be had."""
 

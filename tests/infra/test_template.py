@@ -16,7 +16,7 @@ import pytest
 from shortlist.batch import exit_status
 from shortlist.batch.drain import drain
 from shortlist.recsys.api_keys import SCOPES
-from shortlist.recsys.errors import StoreUnavailable
+from shortlist.recsys.errors import InvalidSettings, StoreUnavailable
 from shortlist.recsys.settings import Settings
 from shortlist.recsys.store.admin import AdminStore
 from shortlist.recsys.store.counts import CountLog, Hash
@@ -189,15 +189,15 @@ ALL = "shortlist/delete shortlist/events shortlist/operations shortlist/read"
     ("given", "context"),
     [
         ("the-key-of-the-shop", {"name": "shop", "scope": "shortlist/events shortlist/read"}),
-        ("the:key:of:ops", {"name": "ops", "scope": "shortlist/admin"}),
-        ("0123:4567:89abcdef", {"name": "", "scope": ALL}),
+        ("the:key:of:the:ops", {"name": "ops", "scope": "shortlist/admin"}),
+        ("0123456789abcdef", {"name": "", "scope": ALL}),
         ("shop:read+events:the-key-of-the-shop", None),
         ("read+events", None),
     ],
 )
 def test_a_key_may_have_scopes(monkeypatch, given, context) -> None:
-    """They reach the function in the authorizer's context; what only looks like one is a key."""
-    entries = "shop:read+events:the-key-of-the-shop,ops:admin:the:key:of:ops,0123:4567:89abcdef"
+    """They reach the function in the authorizer's context; a key alone has all but admin."""
+    entries = "shop:read+events:the-key-of-the-shop,ops:admin:the:key:of:the:ops,0123456789abcdef"
     assert re.fullmatch(TEMPLATE["Parameters"]["ApiKeys"]["AllowedPattern"], entries)
     monkeypatch.setenv("API_KEYS", entries)
     module: dict[str, Any] = {}
@@ -249,6 +249,7 @@ def test_authorizer_may_be_invoked() -> None:
 @pytest.mark.parametrize(
     ("keys", "taken"),
     [("", True), ("0123456789abcdef", True), (f"{'a' * 64},{'b' * 16}", True)]
+    + [(f"shop:read+delete:{'a' * 16}", True), (f"{'b' * 16},a.b:admin:{'a:' * 8}", True)]
     + [
         (bad, False)
         for bad in (
@@ -257,12 +258,107 @@ def test_authorizer_may_be_invoked() -> None:
             f"{'a' * 16},short",
             f"{'a' * 16} {'b' * 16}",
             "é" * 16,
+            "shop:read+delete:abc",
+            f"shop:raed:{'a' * 16}",
+            f"shop:read+:{'a' * 16}",
+            f":read:{'a' * 16}",
+            f"shop:read:{'a' * 16},",
+            f"shop:read:{'a' * 16},b:read:short",
         )
     ],
 )
 def test_unusable_keys_are_refused(keys, taken) -> None:
     """CloudFormation matches the whole value with the pattern."""
     assert bool(re.fullmatch(TEMPLATE["Parameters"]["ApiKeys"]["AllowedPattern"], keys)) == taken
+
+
+def test_a_key_stands_once(monkeypatch) -> None:
+    """Two entries with one key are refused at the start: which of their scopes hold?"""
+    key = "0123456789abcdef"
+    monkeypatch.setenv("API_KEYS", f"shop:read:{key},ops:admin:{key}")
+    with pytest.raises(ValueError, match="ApiKeys has a key twice"):
+        exec(RESOURCES["KeyCheck"]["Properties"]["Code"]["ZipFile"], {})  # noqa: S102 - ours
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        "",
+        "0123456789abcdef",
+        "four words in all",
+        "short",
+        "é" * 16,
+        f" {'a' * 16}",
+        f"{'a' * 16} ",
+    ],
+)
+def test_admin_key_passes_the_setting(key) -> None:
+    """CloudFormation refuses what would fail the function at its start."""
+    taken = bool(re.fullmatch(TEMPLATE["Parameters"]["AdminKey"]["AllowedPattern"], key))
+    try:
+        Settings.from_env({"SHORTLIST_ADMIN_KEY": key} if key else {})
+    except InvalidSettings:
+        assert not taken
+    else:
+        assert taken
+
+
+def given(condition: Any, parameters: dict[str, str]) -> Any:
+    """The value of a rule's function for these parameters."""
+    if not isinstance(condition, dict):
+        return condition
+    (name, argument), *_ = condition.items()
+    if name == "Ref":
+        return parameters[argument]
+    first, *others = [given(each, parameters) for each in argument]
+    match name:
+        case "Fn::Not":
+            return not first
+        case "Fn::Equals":
+            return first == others[0]
+        case "Fn::Contains":
+            return others[0] in first
+    raise AssertionError(name)
+
+
+def refused_by(**parameters: str) -> list[str]:
+    """What CloudFormation says of parameters before it creates anything."""
+    known = {name: str(each.get("Default", "")) for name, each in TEMPLATE["Parameters"].items()}
+    known |= parameters
+    return [
+        assertion["AssertDescription"]
+        for rule in TEMPLATE["Rules"].values()
+        if given(rule["RuleCondition"], known)
+        for assertion in rule["Assertions"]
+        if not given(assertion["Assert"], known)
+    ]
+
+
+# Megabytes that Fargate takes with each number of CPU units: least, most and the step between.
+# https://docs.aws.amazon.com/AmazonECS/latest/developerguide/fargate-tasks-services.html
+FARGATE = {
+    2048: range(4096, 16384 + 1, 1024),
+    4096: range(8192, 30720 + 1, 1024),
+    8192: range(16384, 61440 + 1, 4096),
+    16384: range(32768, 122880 + 1, 8192),
+}
+
+
+def test_fargate_has_the_size() -> None:
+    """Of the sizes that may be given, exactly those are refused that Fargate does not have."""
+    parameters = TEMPLATE["Parameters"]
+    for cpu in parameters["BatchCpu"]["AllowedValues"]:
+        for memory in parameters["BatchMemory"]["AllowedValues"]:
+            is_refused = refused_by(BatchCpu=cpu, BatchMemory=memory) != []
+            assert is_refused == (int(memory) not in FARGATE[int(cpu)]), (cpu, memory)
+
+
+def test_a_network_is_given_whole() -> None:
+    """A network without its subnets, or the other way about, is refused before anything is made."""
+    assert refused_by() == []
+    assert refused_by(ExistingVpcId="vpc-1", ExistingSubnetIds="a,b") == []
+    assert refused_by(ExistingVpcId="vpc-1") == ["ExistingVpcId needs ExistingSubnetIds"]
+    assert refused_by(ExistingSubnetIds="a,b") == ["ExistingSubnetIds needs ExistingVpcId"]
 
 
 def test_the_network_has_no_way_out() -> None:

@@ -80,7 +80,7 @@ def made(prepared: Job) -> dict[str, tuple[str, ...]]:
         run_stage(prepared, name)
     loaded = bundle.load(prepared.work / "bundle")
     out: dict[str, tuple[str, ...]] = {}
-    for user in read_shards(prepared.work / "lists"):
+    for user in read_shards(prepared.work / "lists", loaded.manifest["version"]):
         stored, record = unpack_list(user.packed), unpack_user(pack_user(user.record))
         state, unknown = bundle.state_of(loaded, record)
         live = recommend(loaded.model, state, prepared.settings.list_length)

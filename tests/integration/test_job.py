@@ -38,6 +38,7 @@ from shortlist.recsys.settings import Settings
 from shortlist.recsys.store.artefacts import open_artefacts
 from shortlist.recsys.store.records import ReleasePointer
 from shortlist.recsys.store.redis import open_store
+from shortlist.recsys.store.release_files import manifest_in
 from shortlist.recsys.training import lambdamart
 from tests.smallest import smallest
 
@@ -234,6 +235,12 @@ def test_an_interrupted_precompute_resumes(published, tmp_path, reporter, monkey
     assert (shards[0].read_bytes(), shards[1].exists()) == (b"kept", True)
 
 
+def lists_of(work: Path) -> list[list[int]]:
+    """The rows of every user's list."""
+    version = manifest_in(work / "bundle")["version"]
+    return [rows.tolist() for rows in precompute.read_lists(work / "lists", version)]
+
+
 def test_workers_change_nothing(trained, tables, tmp_path, reporter) -> None:
     """Evaluated and precomputed by two processes: the same report and the same lists."""
     work = tmp_path / "work"
@@ -242,15 +249,14 @@ def test_workers_change_nothing(trained, tables, tmp_path, reporter) -> None:
     settings = Settings.from_env(SMALL | {"SHORTLIST_WORKERS": "2"})
     config = smallest(settings)
     made = Job(*paths, work, settings, reporter, config=config, is_offline=True)
-    expected = list(precompute.read_lists(work / "lists"))
+    expected = lists_of(work)
     before = json.loads((work / "metrics.json").read_text())
     for name in ("evaluate", "precompute"):
         job.run_stage(made, name)
     after = json.loads((work / "metrics.json").read_text())
     for section in ("methods", "paired", "candidate_recall", "calibration"):
         assert after[section] == before[section]
-    lists = list(precompute.read_lists(work / "lists"))
-    assert [rows.tolist() for rows in lists] == [rows.tolist() for rows in expected]
+    assert lists_of(work) == expected
 
 
 def test_a_stage_needs_earlier_ones(small_job) -> None:

@@ -29,7 +29,7 @@ def loaded(published):
 
 def test_lists_equal_live_answers(published, loaded) -> None:
     """Items are the same exactly, scores at half precision, from the stored record."""
-    for user in read_shards(published.work / "lists"):
+    for user in read_shards(published.work / "lists", published.version):
         stored = unpack_list(user.packed)
         record = unpack_user(pack_user(user.record))
         state, unknown = bundle.state_of(loaded, record)
@@ -71,7 +71,7 @@ def test_no_list_holds_seen_items(published) -> None:
     """Seen items are never recommended."""
     events = published.dataset.events
     rows = {user_id: row for row, user_id in enumerate(published.dataset.user_ids)}
-    for user in read_shards(published.work / "lists"):
+    for user in read_shards(published.work / "lists", published.version):
         had = set(events.item[events.user == rows[user.user_id]].tolist())
         assert had.isdisjoint(unpack_list(user.packed).rows)
 

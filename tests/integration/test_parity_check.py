@@ -14,13 +14,18 @@ import numpy as np
 import pytest
 
 from shortlist.batch import parity
-from shortlist.batch.precompute import read_shards
+from shortlist.batch.precompute import Precomputed, read_shards
 from shortlist.recsys.errors import ReleaseRefused
 from shortlist.recsys.models import bundle
 from shortlist.recsys.store.artefacts import Artefacts, open_artefacts
 from shortlist.recsys.store.records import ShortlistRecord, pack_list, unpack_list
 from shortlist.recsys.store.redis import RedisStore, open_store
 from shortlist.recsys.store.release_files import build_manifest
+
+
+def lists_of(published) -> Iterator[Precomputed]:
+    """Every user of the release's shards."""
+    return read_shards(published.work / "lists", published.version)
 
 
 @pytest.fixture
@@ -34,7 +39,7 @@ def store(published) -> Iterator[RedisStore]:
     """The store of the release, whose lists are put back as they were written."""
     opened = open_store(published.settings.redis_url, "published", 1000)
     yield opened
-    written = [(p.user_id, p.packed) for p in read_shards(published.work / "lists")]
+    written = [(p.user_id, p.packed) for p in lists_of(published)]
     opened.write_lists(published.version, written)
     opened.close()
 
@@ -43,7 +48,7 @@ def changed(
     store: RedisStore, published, change: Callable[[ShortlistRecord], ShortlistRecord]
 ) -> str:
     """Changes the list of one user in the store; gives the user."""
-    user = next(iter(read_shards(published.work / "lists"))).user_id
+    user = next(lists_of(published)).user_id
     r = change(unpack_list(store.lists(published.version, [user])[0]))
     columns = (np.array(r.rows, "<i4"), np.array(r.scores, "<f2"), np.array(r.retrieval, "<f2"))
     packed = pack_list(
@@ -56,15 +61,13 @@ def changed(
 def test_a_release_as_published_passes(published, artefacts, store) -> None:
     """Every user's stored list is what the live path answers."""
     n_users = published.dataset.events.n_users
-    note = parity.check(artefacts, store, published.version, read_shards(published.work / "lists"))
+    note = parity.check(artefacts, store, published.version, lists_of(published))
     assert note == f"{n_users} lists are what the live path answers"
 
 
 def test_a_sample_is_drawn_by_version(published, artefacts, store) -> None:
     """No more users than the limit."""
-    note = parity.check(
-        artefacts, store, published.version, read_shards(published.work / "lists"), users=7
-    )
+    note = parity.check(artefacts, store, published.version, lists_of(published), users=7)
     assert note == "7 lists are what the live path answers"
 
 
@@ -98,15 +101,15 @@ def test_lists_unlike_live_answers_are_refused(
         ReleaseRefused,
         match=rf"1 of .* users.* the first of them user \d+ of the sample: .*{message}",
     ):
-        parity.check(artefacts, store, published.version, read_shards(published.work / "lists"))
+        parity.check(artefacts, store, published.version, lists_of(published))
 
 
 def test_a_missing_list_refuses_the_release(published, artefacts, store) -> None:
     """A list that is not in the store cannot agree."""
-    user = next(iter(read_shards(published.work / "lists"))).user_id
+    user = next(lists_of(published)).user_id
     store.redis.delete(store.keys.list(published.version, user))
     with pytest.raises(ReleaseRefused, match=r"user \d+ of the sample: there is no list"):
-        parity.check(artefacts, store, published.version, read_shards(published.work / "lists"))
+        parity.check(artefacts, store, published.version, lists_of(published))
 
 
 def test_another_bundle_of_the_version(published, store, tmp_path: Path) -> None:
@@ -120,4 +123,4 @@ def test_another_bundle_of_the_version(published, store, tmp_path: Path) -> None
     other = open_artefacts(str(tmp_path / "artefacts"))
     other.publish(copy)
     with pytest.raises(ReleaseRefused, match="do not belong together"):
-        parity.check(other, store, published.version, read_shards(published.work / "lists"))
+        parity.check(other, store, published.version, lists_of(published))

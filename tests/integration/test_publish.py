@@ -63,7 +63,7 @@ def test_published(
     assert publish(bundle, lists, settings, reporter) == "v1"
     assert store.release() == ReleasePointer("v1")
     assert open_artefacts(settings.artefacts).versions() == ["v1"]
-    users = list(read_shards(lists))
+    users = list(read_shards(lists, "v1"))
     assert store.lists("v1", [u.user_id for u in users]) == [u.packed for u in users]
     assert all(
         unpack_user(store.user_record(u.user_id)).n_events == u.record.n_events for u in users
@@ -140,7 +140,7 @@ def test_changed_list(
     """One list that reads back otherwise refuses the release; a second run publishes it."""
     publish(*release("v1"), settings, reporter)
     bundle, lists = release("v2")
-    victim = store.keys.list("v2", next(read_shards(lists)).user_id)
+    victim = store.keys.list("v2", next(read_shards(lists, "v2")).user_id)
     write = RedisStore.merge_users
 
     def tampered(self: RedisStore, records: Iterator[tuple[str, UserRecord]], *more: int) -> int:

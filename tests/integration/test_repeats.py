@@ -93,7 +93,7 @@ def test_lists_offer_what_is_due(work) -> None:
     loaded = bundle.load(work / "bundle")
     assert (loaded.manifest["repeats"], loaded.model.repeats) == ("allow", Repeats.ALLOW)
     begins_with_own = []
-    for user in read_shards(work / "lists"):
+    for user in read_shards(work / "lists", loaded.manifest["version"]):
         had = {loaded.catalogue.row_of[item] for item in (*user.record.items, *user.record.seen)}
         begins_with_own.append(unpack_list(user.packed).rows[0] in had)
     assert np.mean(begins_with_own) > 0.5

@@ -84,7 +84,7 @@ def test_lists_are_the_pipelines(
     """Every user has the list that the pipeline gives, in the users' order, whatever the shard."""
     progress, dataset = Progress(), published.dataset
     write_shards(bundle, dataset, tmp_path, LENGTH, progress)
-    users = list(read_shards(tmp_path))
+    users = list(read_shards(tmp_path, bundle.manifest["version"]))
     assert [one.user_id for one in users] == list(dataset.user_ids)
     offsets = dataset.events.offsets()
     expected = recommend(
@@ -133,7 +133,7 @@ def test_interrupted_shard(
     monkeypatch.setattr(precompute, "recommend", broken)
     with pytest.raises(KeyboardInterrupt):
         write_shards(bundle, published.dataset, tmp_path, LENGTH, Progress())
-    assert list(read_shards(tmp_path)) == []
+    assert list(read_shards(tmp_path, bundle.manifest["version"])) == []
 
 
 def test_several_processes(bundle: Bundle, published, tmp_path: Path, small_shards: None) -> None:
@@ -145,8 +145,10 @@ def test_several_processes(bundle: Bundle, published, tmp_path: Path, small_shar
     write_shards(bundle, published.dataset, tmp_path / "here", LENGTH, Progress())
     assert len(progress.shares) == 3
     assert (progress.shares[-1], progress.notes[-1]) == (1.0, f"{n_users} of {n_users} users")
-    assert len(list(read_shards(tmp_path / "lists"))) == published.dataset.events.n_users
-    assert list(read_shards(tmp_path / "lists")) == list(read_shards(tmp_path / "here"))
+    elsewhere = list(read_shards(tmp_path / "lists", published.version))
+    assert len(elsewhere) == published.dataset.events.n_users
+    (tmp_path / "here" / "older-000000000.msgpack").write_bytes(b"of another release")
+    assert elsewhere == list(read_shards(tmp_path / "here", bundle.manifest["version"]))
 
 
 def test_progress_counts_earlier_shards(published, tmp_path: Path, small_shards: None) -> None:
