@@ -48,7 +48,7 @@ from shortlist.batch.workspace import alone_in, leased, local_run
 from shortlist.recsys import data
 from shortlist.recsys.data.sources import TableSource, source_of
 from shortlist.recsys.data.staging import file_versions
-from shortlist.recsys.errors import ReleaseRefused
+from shortlist.recsys.errors import InvalidInput, ReleaseRefused
 from shortlist.recsys.evaluation.page import write_page
 from shortlist.recsys.evaluation.repeats_note import repeats_note
 from shortlist.recsys.evaluation.report import Report, repeats_table, write_json
@@ -66,7 +66,12 @@ from shortlist.recsys.monitoring import skew, strata
 from shortlist.recsys.settings import HoldoutProtocol, Settings
 from shortlist.recsys.store import release_facts, releases
 from shortlist.recsys.store.artefacts import open_artefacts
-from shortlist.recsys.store.event_files import pattern_of
+from shortlist.recsys.store.event_files import (
+    DEAD_LETTERS,
+    DirectoryEventFiles,
+    open_event_files,
+    pattern_of,
+)
 from shortlist.recsys.store.lease import Lease
 from shortlist.recsys.store.release_facts import ReleaseFacts
 from shortlist.recsys.store.release_files import build_manifest, manifest_in
@@ -172,6 +177,7 @@ def features(job: Job) -> None:
         started = time.time()
         # Before the files are read: what is drained meanwhile may or may not be in them.
         drained = BEGINNING if job.is_offline else publish.drained_up_to(job.settings)
+        missing = _missing_events(job, drained)
         loaded = _load(job)
         dataset = loaded.dataset
         progress(1.0, _load_note(loaded))
@@ -185,10 +191,10 @@ def features(job: Job) -> None:
             times = np.append(dataset.events.time, dataset.events.negatives.time)
             watermark = position_at(latest_known(times, started) - TABLE_LAG_SECONDS)
         else:
-            watermark = drained
+            watermark = drained if missing is None else BEGINNING
         (job.work / WATERMARK).write_text(str(watermark))
     rejected = reject_lines(loaded.rejects, job.work / REJECTS)
-    for note in (*rejected, *loaded.notes, repeats_note(counted)):
+    for note in (*rejected, *loaded.notes, missing, repeats_note(counted)):
         if note is not None:
             job.reporter.say(f"  {note}")
     for fold in Fold:
@@ -196,6 +202,25 @@ def features(job: Job) -> None:
             job.fold(fold).mkdir(exist_ok=True)
             past = past_of(dataset, job.protocol, job.params, fold)
             bundle.save_table(job.fold(fold), item_table_of(dataset, past))
+
+
+def _missing_events(job: Job, drained: int) -> str | None:
+    """A note, if nothing lies where the events of the stream up to `drained` should; else None.
+
+    Raises:
+        InvalidInput: the place does not exist.
+    """
+    if job.events is None or drained == BEGINNING:
+        return None
+    place = open_event_files(job.events)
+    if place.names() or place.names(DEAD_LETTERS):
+        return None
+    missing = f"events: some were drained, but there are none in {job.events!r}"
+    remedy = "name the place that `shortlist events drain --out` wrote to"
+    if isinstance(place, DirectoryEventFiles) and not Path(job.events).exists():
+        raise InvalidInput(f"{missing}, which does not exist: {remedy}")
+    # All may have been of users who were deleted since.
+    return f"{missing}: nothing is learnt from them; if that is wrong, {remedy}"
 
 
 def _load(job: Job) -> data.Loaded:

@@ -145,8 +145,10 @@ def _items(tables: Mapping[str, FoundTable]) -> ItemsSource | None:
     if not kinds:
         return ItemsSource(**_place(found, "items"))
     learn = tuple(name for name, kind in kinds.items() if kind in ("few", "number", "vector"))
-    show = tuple(name for name, kind in kinds.items() if kind not in ("vector", "unusable"))
-    narrow = tuple(name for name, kind in kinds.items() if kind in ("few", "some", "number"))
+    # Of our columns the year alone is an attribute too.
+    years = tuple(name for field, name in found.columns.items() if field == "year")
+    show = years + tuple(name for name, kind in kinds.items() if kind not in ("vector", "unusable"))
+    narrow = years + tuple(n for n, kind in kinds.items() if kind in ("few", "some", "number"))
     return ItemsSource(**_place(found, "items"), learn=learn, show=show, filter=narrow)
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 
 import polars as pl
 
@@ -46,6 +47,7 @@ def with_drained(interactions: RawTable, address: str) -> RawTable:
 
     Raises:
         ArtefactsUnavailable: S3 did not answer.
+        InvalidData: the address is that of a file.
     """
     events = _read(address)
     if events.frame.is_empty():
@@ -68,6 +70,11 @@ def with_drained(interactions: RawTable, address: str) -> RawTable:
 def _read(address: str) -> RawTable:
     """All files of events that can be read, and a note on each of the others."""
     empty = pl.DataFrame(schema=_TYPES)
+    if Path(address).is_file():
+        raise InvalidData(
+            f"{DRAINED_EVENTS.name}: {address!r} is a file: name the directory that `shortlist "
+            "events drain --out` wrote to; a table is given as --interactions"
+        )
     if not open_event_files(address).names():
         return RawTable(empty, ())
     parts: list[RawTable] = []

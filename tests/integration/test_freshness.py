@@ -17,9 +17,10 @@ from starlette.testclient import TestClient
 
 from shortlist.batch import publish
 from shortlist.batch.drain import drain
-from shortlist.batch.job import STAGES, Job, run, run_stage
+from shortlist.batch.job import STAGES, WATERMARK, Job, run, run_stage
 from shortlist.lambda_handler.app import create_app
 from shortlist.lambda_handler.live import LivePath
+from shortlist.recsys.errors import InvalidData, InvalidInput
 from shortlist.recsys.event_rules import EventRules
 from shortlist.recsys.settings import Settings
 from shortlist.recsys.store.event_files import open_event_files
@@ -28,6 +29,7 @@ from shortlist.recsys.store.feedback import read
 from shortlist.recsys.store.histories import NEWCOMER_SECONDS
 from shortlist.recsys.store.records import UserRecord, unpack_user
 from shortlist.recsys.store.redis import RedisStore, open_store
+from shortlist.recsys.store.watermark import BEGINNING
 from tests.smallest import smallest
 
 NOW = 1_900_000_000
@@ -238,6 +240,26 @@ def test_batch_without_drained_events(site, table) -> None:
     )
     site.night(later, drained=False)
     assert site.record(user).items.count(item) == 1
+
+
+def test_mistyped_place_of_drained_events(site, table, reporter) -> None:
+    """A release that lacks drained events must not claim to have learnt from them."""
+    site.night(table)
+    site.send("eve", table["item_id"][0])
+    site.drain()
+    job = site.job(table)
+    with pytest.raises(InvalidInput, match=r"'elsewhere', which does not exist: name the place"):
+        run_stage(replace(job, events="elsewhere"), "features")
+    with pytest.raises(InvalidData, match="is a file: name the directory"):
+        run_stage(replace(job, events=str(site.items)), "features")
+    empty = site.directory / "empty"
+    empty.mkdir()
+    run_stage(replace(job, events=str(empty)), "features")
+    assert (job.work / WATERMARK).read_text() == str(BEGINNING)
+    said = " ".join(reporter.console.file.getvalue().split())
+    assert "nothing is learnt from them; if that is wrong, name the place" in said
+    run_stage(job, "features")
+    assert int((job.work / WATERMARK).read_text()) > BEGINNING
 
 
 def test_two_publications_are_one(site, table) -> None:

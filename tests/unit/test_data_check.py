@@ -692,6 +692,18 @@ def test_ids_that_the_items_have(tmp_path: Path) -> None:
     assert result.rejects == {}
 
 
+def test_years_of_items_are_attributes(tmp_path: Path) -> None:
+    """The mapping shows them and lets them be filtered by, as a table without one does."""
+    rows = [f"{user},{item},{when:%Y-%m-%dT%H:%M:%S}" for user, item, when in events()]
+    interactions = put(tmp_path / "events.csv", "user_id,item_id,timestamp", rows)
+    ids = sorted({item for _, item, _ in events()})
+    described = [f"{item},{1990 + at % 30},{at % 7}.5" for at, item in enumerate(ids)]
+    items = put(tmp_path / "items.csv", "item_id,Jahr,price", described)
+    mapping = found(tmp_path, interactions, items).mapping
+    assert mapping.items.columns["year"] == "Jahr"
+    assert mapping.items.show == mapping.items.filter == ("Jahr", "price")
+
+
 def test_columns_of_one_value(tmp_path: Path) -> None:
     """A line's number, always 1, and an empty column are no items where another may be."""
     rows = [f"{u},1,,{i},{n}" for n, (u, i, _) in enumerate(events())]
@@ -767,7 +779,7 @@ def test_events_with_nested_fields(tmp_path: Path) -> None:
     assert result.mapping.items.columns == {
         "item_id": "sku", "title": "name", "year": "details.year",
     }  # fmt: skip
-    assert result.mapping.items.show == ()
+    assert result.mapping.items.show == ("details.year",)
 
 
 def test_exports_of_mongo(tmp_path: Path) -> None:
