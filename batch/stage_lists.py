@@ -45,6 +45,8 @@ class Lists:
             nonlocal place
             part = slice(place, place + len(states))
             place = part.stop
+            if place > len(self.items):
+                raise IndexError(f"users {part.start} to {place} of {len(self.items)}: ask once")
             return self.items[part, :k], self.scores[part, :k]
 
         return method

@@ -58,10 +58,10 @@ def workers_for(wanted: int, n_users: int, loaded: int) -> int:
         InvalidSettings: `wanted` is below 0.
     """
     _check(wanted)
-    if wanted:
-        return wanted
     if multiprocessing.current_process().daemon:  # which may start no process of its own
         return 1
+    if wanted:
+        return wanted
     most = min(cpu_count(), n_users // WORKER_USERS)
     free = free_memory()
     if free is not None:

@@ -72,11 +72,15 @@ _ONLY_USER: ContextVar[str | None] = ContextVar("only_user", default=None)
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """Who calls; user: named by their token; key: the name of their API key."""
+    """Who calls; user: named by their token; key: the name of their API key.
+
+    gateway_key: the name of a key that the gateway has checked, which throttles such callers.
+    """
 
     scopes: frozenset[str]
     user: str | None = None
     key: str | None = None
+    gateway_key: str | None = None
 
 
 def scope_of(path: str) -> str | None:
@@ -147,7 +151,7 @@ class Access:
             self._check_rate(caller)
             token = _ONLY_USER.set(_only_user(caller, needed))
             scope[CALLER] = caller
-            current().caller = caller.key
+            current().caller = caller.key or caller.gateway_key
             try:
                 await app(scope, receive, send)
             finally:
@@ -222,7 +226,9 @@ def _verified(context: Mapping[str, Any], user_claim: str) -> Caller | None:
     claims = _claims(context)
     if claims is None:
         return Caller(SIGNED) if _signature(context).get("userArn") else None
-    return Caller(_scopes(claims), _user_id(claims.get(user_claim)))
+    name = claims.get("key_name")  # the stack's own authorizer gives it
+    known = name if isinstance(name, str) and name else None
+    return Caller(_scopes(claims), _user_id(claims.get(user_claim)), gateway_key=known)
 
 
 def _user_id(claim: object) -> str | None:

@@ -97,6 +97,8 @@ class Recommender:
 
         Raises:
             NothingToServe: no release can be reached.
+            InvalidInput: a condition or an option does not fit the release.
+            Unavailable, BrokenRelease: what conditions may ask for cannot be read.
         """
         return _resolved(self.look_up(query))
 

@@ -84,7 +84,8 @@ A small campaign of every kind runs with the tests (`tests/chaos`).
   kill, change of release and refusal.
 - **No request outlasts its deadline**, whatever it waits for.
 - **It recovers without a restart** once a fault is over, and then answers from the lists again.
-- **A deleted user is nowhere**: in no key, no value, no file and no training.
+- **A deleted user is nowhere** that serves or is learnt from: in no key, no value, no file of
+  events and no training. [api.md](api.md) says what work directories keep, and for how long.
 - **An error says why**: 503 with `Retry-After` and a reason; the batch ends with 0, 1, 2 or 75 and
   a sentence.
 """

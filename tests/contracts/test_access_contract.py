@@ -503,3 +503,16 @@ def test_preflight_of_an_unknown_method(for_pages) -> None:
     """PATCH is no method of the API, and its preflight fails."""
     headers = {"Origin": ORIGIN, "Access-Control-Request-Method": "PATCH"}
     assert for_pages.options("/v1/popular", headers=headers).status_code == 400
+
+
+def test_log_names_the_gateways_key(world) -> None:
+    """The name that the stack's authorizer gives is the caller; no rate of a key's holds for it."""
+    lines: list[str] = []
+    settings = replace(world[0], jwt_user_claim="user_id", api_key_rate=0.001)
+    adapter = Adapter(create_app(settings, world[1], LivePath(settings), say=lines.append))
+    for name in ("shop", "shop", ""):
+        event = http_api("GET", "/v1/popular")
+        context = {"key_name": name, "scope": "shortlist/read"}
+        event["requestContext"]["authorizer"] = {"lambda": context}
+        assert status(adapter, event) == 200
+    assert [json.loads(line).get("caller") for line in lines] == ["shop", "shop", None]

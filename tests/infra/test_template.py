@@ -188,9 +188,9 @@ ALL = "shortlist/delete shortlist/events shortlist/operations shortlist/read"
 @pytest.mark.parametrize(
     ("given", "context"),
     [
-        ("the-key-of-the-shop", {"name": "shop", "scope": "shortlist/events shortlist/read"}),
-        ("the:key:of:the:ops", {"name": "ops", "scope": "shortlist/admin"}),
-        ("0123456789abcdef", {"name": "", "scope": ALL}),
+        ("the-key-of-the-shop", {"key_name": "shop", "scope": "shortlist/events shortlist/read"}),
+        ("the:key:of:the:ops", {"key_name": "ops", "scope": "shortlist/admin"}),
+        ("0123456789abcdef", {"key_name": "", "scope": ALL}),
         ("shop:read+events:the-key-of-the-shop", None),
         ("read+events", None),
     ],
