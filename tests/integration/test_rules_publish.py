@@ -11,15 +11,18 @@ import boto3
 import pytest
 from click.testing import CliRunner
 
+from shortlist.batch import publish as publication
 from shortlist.batch.cli import main
 from shortlist.batch.container import ContainerOptions
 from shortlist.batch.job import Job, stage_key
 from shortlist.batch.operator_notes import keep_operators_changes
 from shortlist.batch.publish import publish
 from shortlist.batch.rules_file import read_rules
-from shortlist.recsys.errors import InvalidInput
+from shortlist.recsys.errors import InvalidInput, ReleaseRefused
+from shortlist.recsys.store import releases
 from shortlist.recsys.store.admin import AdminStore
 from shortlist.recsys.store.artefacts import open_artefacts
+from shortlist.recsys.store.records import ReleasePointer
 
 PIN = {"pin": [{"item": "41", "place": 1}]}
 BURY = {"bury": [{"item": "41"}]}
@@ -68,6 +71,22 @@ def test_vain_rules_are_said(own, again, reporter) -> None:
     said = reporter.console.file.getvalue()
     assert "rules: rule 'pin 1': the release has no item 'none'" in said
     assert "rules: rule 'bury 1': no item has categories 'nowhere'" in said
+
+
+def test_a_refused_release_brings_no_rules(own, published, release, reporter, monkeypatch) -> None:
+    """Where another release has come to serve meanwhile, that one keeps the rules that it had."""
+    settings, store = own
+    written = publication._written
+
+    def overtaken(*arguments: Any) -> str:
+        version = written(*arguments)
+        releases.change(store, lambda _: ReleasePointer("another", published.version))
+        return version
+
+    monkeypatch.setattr(publication, "_written", overtaken)
+    with pytest.raises(ReleaseRefused):
+        publish(*release("v2"), settings, reporter, replaces=published.version, rules=BURY)
+    assert AdminStore(store).rules().version == 0
 
 
 def test_rules_outlive_redis(own, tmp_path: Path) -> None:
