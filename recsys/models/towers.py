@@ -73,14 +73,10 @@ def decayed_means(towers: Towers, states: UserStates) -> Float32:
     """
     present = states.items != MISSING  # [U, N]
     weights = _DECAY[None] * present[:, None, :]  # [U, S, N]
+    total = weights.sum(axis=2, keepdims=True)
+    weights /= np.where(total > 0, total, 1)
     embeddings = towers.history[states.items]  # [U, N, d]; MISSING reads the zero row
-    return _means(weights, embeddings).reshape(len(states), -1)
-
-
-def _means(weights: Float32, embeddings: Float32) -> Float32:
-    """float32[..., r, d]: weighted means of embeddings [..., N, d] under weights [..., r, N]."""
-    total = weights.sum(axis=-1, keepdims=True)
-    return np.matmul(weights / np.where(total > 0, total, 1), embeddings)
+    return np.matmul(weights, embeddings).reshape(len(states), -1)
 
 
 def user_vectors(towers: Towers, states: UserStates) -> Float32:
@@ -99,10 +95,14 @@ def falls_without(towers: Towers, state: UserStates, places: Int64) -> Float32:
     is_held = state.items[0] != MISSING  # [N]
     # The first row leaves nothing out: in one product with the others it is rounded as they are.
     left_out = np.concatenate(([MISSING], places))[:, None]  # [h + 1, 1]
-    order = np.arange(len(is_held))
-    moved = _DECAY[:, order + (order < left_out)]  # [S, h + 1, N]
-    weights = moved * (is_held & (order != left_out))
-    means = _means(weights, towers.history[state.items[0]])  # [S, h + 1, d]
+    is_older = np.arange(len(is_held)) < left_out  # [h + 1, N]
+    moved = np.roll(_DECAY, -1, axis=1)  # the newest, whose weight would be wrong, never moves
+    weights = np.where(is_older, (moved * is_held)[:, None], (_DECAY * is_held)[:, None])
+    weights[:, np.arange(1, len(left_out)), places] = 0  # [S, h + 1, N]
+    ones = np.ones((len(is_held), 1), np.float32)
+    sums = np.matmul(weights, np.hstack((towers.history[state.items[0]], ones)))
+    total = sums[..., -1:]
+    means = sums[..., :-1] / np.where(total > 0, total, 1)  # [S, h + 1, d]
     # One product for all: these rows are of one user, whom no other's bits can depend on.
     means = means.swapaxes(0, 1).reshape(1, len(left_out), -1)
     attributes = towers.attributes[state.attributes].sum(axis=1)  # [1, d]
