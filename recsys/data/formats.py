@@ -6,12 +6,14 @@ the columns is read before a frame is collected: a wide table costs what its use
 
 from __future__ import annotations
 
+import codecs
 import gzip
 import io
 import json
+import math
 import os
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -168,49 +170,74 @@ def _parquet(path: Path) -> pl.LazyFrame:
     return pl.scan_parquet(path, glob=False, hive_partitioning=False)
 
 
-def _json_lines(path: Path) -> pl.LazyFrame:
-    return _scanned_lines(_plain_bytes(path))
-
-
-def _scanned_lines(content: Path | bytes) -> pl.LazyFrame:
-    """An object a line; a line that is none becomes one without fields, and costs its row."""
-    rows = pl.scan_ndjson(content, infer_schema_length=None)
-    try:
-        rows.collect_schema()
-    except pl.exceptions.ComputeError:
-        raw = content.read_bytes() if isinstance(content, Path) else content
-        lines = [line for line in raw.splitlines() if line.strip()]
-        is_good = [_is_object(line) for line in lines]
-        if not any(is_good):
-            raise
-        mended = [line if good else b"{}" for line, good in zip(lines, is_good, strict=True)]
-        return pl.scan_ndjson(b"\n".join(mended), infer_schema_length=None)
-    return rows
-
-
-def _is_object(line: bytes) -> bool:
-    try:
-        return isinstance(json.loads(line), dict)
-    except ValueError:
-        return False
-
-
 def _json(path: Path) -> pl.LazyFrame:
-    """A list of objects, or an object a line."""
-    content = _plain_bytes(path)
+    """An object a line, or a list of objects; where Polars refuses it, its rows one by one."""
+    content = _json_text(path)
     with content.open("rb") if isinstance(content, Path) else io.BytesIO(content) as file:
-        is_list = file.read(1024).lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"[")
-    if is_list:
-        source = content if isinstance(content, Path) else io.BytesIO(content)
-        return pl.read_json(source, infer_schema_length=None).lazy()
-    return _scanned_lines(content)
+        is_list = file.read(1024).lstrip().startswith(b"[")
+    try:
+        if is_list:
+            source = content if isinstance(content, Path) else io.BytesIO(content)
+            return pl.read_json(source, infer_schema_length=None).lazy()
+        lines = pl.scan_ndjson(content, infer_schema_length=None)
+        lines.collect_schema()
+    except pl.exceptions.ComputeError:
+        rows = _json_rows(content.read_bytes() if isinstance(content, Path) else content)
+        if 2 * sum(isinstance(row, dict) for row in rows) < max(1, len(rows)):
+            raise
+        return _written(rows)
+    return lines
+
+
+def _json_text(path: Path) -> Path | bytes:
+    """The file, or what is in it where it is compressed or begins with a byte order mark."""
+    content = _plain_bytes(path)
+    if isinstance(content, Path):
+        with content.open("rb") as file:
+            if file.read(len(codecs.BOM_UTF8)) != codecs.BOM_UTF8:
+                return content
+        content = content.read_bytes()
+    return content.removeprefix(codecs.BOM_UTF8)
+
+
+def _json_rows(text: bytes) -> list[object]:
+    """The values of a list, or of each line; None for a line that is no JSON."""
+    if not text.strip():
+        raise pl.exceptions.NoDataError("no JSON")
+    whole = _value(text)
+    if isinstance(whole, list):
+        return whole
+    return [_value(line) for line in text.splitlines() if line.strip()]
+
+
+def _value(text: bytes) -> object:
+    """A JSON value or None; NaN and Infinity are null, too large numbers text."""
+    try:
+        return json.loads(
+            text.decode(),
+            parse_constant=lambda _: None,
+            parse_int=lambda digits: int(digits) if len(digits) <= _MOST_DIGITS else digits,
+            parse_float=lambda digits: digits if math.isinf(float(digits)) else float(digits),
+        )
+    except (ValueError, RecursionError):
+        return None
+
+
+_MOST_DIGITS = 38
+"""Of an integer that Polars reads: 128 bits."""
+
+
+def _written(rows: Sequence[object]) -> pl.LazyFrame:
+    """Rows as JSON lines; one that is no object has no fields, and is rejected for that."""
+    lines = (json.dumps(row if isinstance(row, dict) else {}) for row in rows)
+    return pl.scan_ndjson("\n".join(lines).encode(), infer_schema_length=None)
 
 
 TYPED: dict[str, Callable[[Path], pl.LazyFrame]] = {
     ".parquet": _parquet,
     ".pq": _parquet,
-    ".jsonl": _json_lines,
-    ".ndjson": _json_lines,
+    ".jsonl": _json,
+    ".ndjson": _json,
     ".json": _json,
 }
 """Of the formats whose columns have types, what scans them."""

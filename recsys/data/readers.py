@@ -19,7 +19,7 @@ import polars as pl
 from shortlist.recsys import values
 from shortlist.recsys.data import categories, fields, times
 from shortlist.recsys.data.column_names import alias_of, nearest
-from shortlist.recsys.data.formats import OpenFile, open_file, open_lake
+from shortlist.recsys.data.formats import TYPED, OpenFile, open_file, open_lake
 from shortlist.recsys.data.input_schema import (
     FILE_COLUMN,
     INTERACTIONS,
@@ -168,9 +168,8 @@ def explained(name: str, schema: TableSchema) -> Iterator[None]:
     try:
         yield
     except pl.exceptions.NoDataError as error:
-        raise InvalidData(
-            f"{schema.name}: {name!r} is empty: it needs a header row and data"
-        ) from error
+        needed = "data" if extension_of(name) in TYPED else "a header row and data"
+        raise InvalidData(f"{schema.name}: {name!r} is empty: it needs {needed}") from error
     except (
         pl.exceptions.PolarsError,
         pl.exceptions.PanicException,

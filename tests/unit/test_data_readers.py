@@ -127,6 +127,7 @@ def test_no_such_file(
         ("a.xlsx", b"x", "the name must end in .parquet, .pq, .csv, .tsv, "),
         ("a.csv", b"", "is empty: it needs a header row"),
         ("a.csv", b"user_id,item_id,timestamp\n", "has no rows"),
+        ("a.jsonl", b"\n\n", "'.*a.jsonl' is empty: it needs data"),
         ("a.dat", b"", "is empty"),
         (
             "a.csv",
@@ -266,9 +267,31 @@ def test_lines_that_are_no_json(tmp_path: Path, name: str) -> None:
         (("007",), ("5",)),
         {"null item_id": 1, "null user_id": 2},
     )
-    (tmp_path / name).write_text("{oops\n")
-    with pytest.raises(InvalidData, match="JSON must be an object a line, or a list of objects"):
-        load(str(tmp_path / name))
+    for few in ("{oops\n", LINES + "{oops\n" * 3):
+        (tmp_path / name).write_text(few)
+        with pytest.raises(InvalidData, match="JSON must be an object a line, or a list of"):
+            load(str(tmp_path / name), max_reject_share=1)
+
+
+BIG = "9" * 65
+ODD = [
+    f'{{"user_id": {BIG}, "item_id": 5, "timestamp": 1, "weight": NaN}}',
+    '{"user_id": "b", "item_id": 5, "timestamp": 2, "weight": -Infinity}',
+    '{"user_id": "c", "item_id": 5, "timestamp": 3, "weight": 1e999}',
+    '{"user_id": "d", "item_id": 5, "timestamp": 4, "weight": 2.5}',
+]
+
+
+@pytest.mark.parametrize("name", ["a.jsonl", "a.json"])
+@pytest.mark.parametrize("text", ["\n".join(ODD), f"[{', '.join(ODD)}]"])
+@pytest.mark.parametrize("mark", ["", "\ufeff"])
+def test_odd_json_values(tmp_path: Path, name: str, text: str, mark: str) -> None:
+    """Cost their row or nothing: NaN and Infinity are missing, and long ids keep their digits."""
+    (tmp_path / name).write_text(mark + text, encoding="utf-8")
+    frame = read(str(tmp_path / name), INTERACTIONS).frame
+    assert frame["user_id"].to_list() == [BIG, "b", "c", "d"]
+    assert frame["weight"].to_list() == [None, None, "1e999", "2.5"]
+    assert load(str(tmp_path / name), max_reject_share=0.5).rejects == {"impossible weight": 1}
 
 
 def zstd(content: bytes) -> bytes:
