@@ -13,8 +13,9 @@ import json
 import math
 import os
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
@@ -171,22 +172,36 @@ def _parquet(path: Path) -> pl.LazyFrame:
 
 
 def _json(path: Path) -> pl.LazyFrame:
-    """An object a line, or a list of objects; where Polars refuses it, its rows one by one."""
+    """An object a line, or one value that holds the rows.
+
+    What Polars refuses, and what is one object, is read row by row.
+    """
     content = _json_text(path)
-    with content.open("rb") if isinstance(content, Path) else io.BytesIO(content) as file:
-        is_list = file.read(1024).lstrip().startswith(b"[")
+    is_list, is_one = _json_form(content)
+    said = "it has one line, which is no object"
     try:
         if is_list:
             source = content if isinstance(content, Path) else io.BytesIO(content)
             return pl.read_json(source, infer_schema_length=None).lazy()
-        lines = pl.scan_ndjson(content, infer_schema_length=None)
-        lines.collect_schema()
-    except pl.exceptions.ComputeError:
-        rows = _json_rows(content.read_bytes() if isinstance(content, Path) else content)
-        if 2 * sum(isinstance(row, dict) for row in rows) < max(1, len(rows)):
-            raise
-        return _written(rows)
-    return lines
+        if not is_one:
+            lines = pl.scan_ndjson(content, infer_schema_length=None)
+            lines.collect_schema()
+            return lines
+    except pl.exceptions.ComputeError as error:
+        said = str(error)
+    rows = _json_rows(content.read_bytes() if isinstance(content, Path) else content)
+    if 2 * sum(isinstance(row, dict) for row in rows) < max(1, len(rows)):
+        raise pl.exceptions.ComputeError(said)
+    return _written(rows)
+
+
+def _json_form(content: Path | bytes) -> tuple[bool, bool]:
+    """Whether the text is a list, and whether it is one line that is none."""
+    with content.open("rb") if isinstance(content, Path) else io.BytesIO(content) as file:
+        if file.read(1024).lstrip().startswith(b"["):
+            return True, False
+        file.seek(0)
+        return False, sum(1 for _ in islice(filter(bytes.strip, file), 2)) == 1
 
 
 def _json_text(path: Path) -> Path | bytes:
@@ -201,13 +216,52 @@ def _json_text(path: Path) -> Path | bytes:
 
 
 def _json_rows(text: bytes) -> list[object]:
-    """The values of a list, or of each line; None for a line that is no JSON."""
+    """The values in one list or object, or of each line; None for a line that is no JSON."""
     if not text.strip():
         raise pl.exceptions.NoDataError("no JSON")
     whole = _value(text)
     if isinstance(whole, list):
         return whole
+    if isinstance(whole, dict):
+        return _rows_of(whole)
     return [_value(line) for line in text.splitlines() if line.strip()]
+
+
+def _rows_of(table: dict[str, Any]) -> list[object]:
+    """The rows of one object: of a list in it, of a table as pandas writes it, or itself.
+
+    A table is {"columns": [], "index": [], "data": []}, or objects in an object, one a column or
+    one a row: the rows are those whose names are all numbers, as pandas numbers them.
+    """
+    parts = list(table.values())
+    if table.keys() == {"columns", "index", "data"} and _are(list, parts):
+        rows = [row if isinstance(row, list) else [] for row in table["data"]]
+        return [dict(zip(map(str, table["columns"]), row, strict=False)) for row in rows]
+    lists = [part for part in parts if isinstance(part, list) and part and _are(dict, part)]
+    if len(lists) == 1 and len(table) <= _MOST_AROUND_A_LIST:
+        return lists[0]
+    names = dict.fromkeys(name for part in parts if isinstance(part, dict) for name in part)
+    if not _are(dict, parts) or all(name.startswith("$") for name in names):
+        return [table]
+    if _are_numbers(table) == _are_numbers(names):
+        raise pl.exceptions.ComputeError(
+            f"one object of objects, {', '.join(map(repr, islice(table, 3)))} and so on"
+        )
+    if _are_numbers(table):
+        return parts
+    return [{column: part.get(row) for column, part in table.items()} for row in names]
+
+
+_MOST_AROUND_A_LIST = 2
+"""Fields of an object whose list holds the rows; an event or an item with a list has more."""
+
+
+def _are(kind: type, parts: Iterable[object]) -> bool:
+    return all(isinstance(part, kind) for part in parts)
+
+
+def _are_numbers(names: Iterable[str]) -> bool:
+    return all(name.isdecimal() for name in names)
 
 
 def _value(text: bytes) -> object:

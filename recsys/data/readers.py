@@ -212,7 +212,10 @@ def _rule(name: str, said: str) -> str:
     if extension in (".parquet", ".pq"):
         return "Parquet must be whole; write the file again"
     if extension in (".jsonl", ".ndjson", ".json"):
-        return "JSON must be an object a line, or a list of objects; mend the file"
+        return (
+            "JSON must be an object a line, or a list of objects; mend the file, or write it by "
+            "pandas' to_json(orient='records', lines=True)"
+        )
     return (
         "CSV must be UTF-8 with closed quotes; mend the file, or say in a mapping file how it is "
         "written (`shortlist data check` finds out)"

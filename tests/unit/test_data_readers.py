@@ -6,6 +6,7 @@ Each error names the fault.
 from __future__ import annotations
 
 import gzip
+import json
 import sys
 from pathlib import Path
 
@@ -292,6 +293,51 @@ def test_odd_json_values(tmp_path: Path, name: str, text: str, mark: str) -> Non
     assert frame["user_id"].to_list() == [BIG, "b", "c", "d"]
     assert frame["weight"].to_list() == [None, None, "1e999", "2.5"]
     assert load(str(tmp_path / name), max_reject_share=0.5).rejects == {"impossible weight": 1}
+
+
+PLAIN = {"user_id": ["a", "b"], "item_id": ["x", "y"], "timestamp": [1, 2]}
+ROWS = [dict(zip(PLAIN, row, strict=True)) for row in zip(*PLAIN.values(), strict=True)]
+
+
+@pytest.mark.parametrize(
+    "table",
+    [
+        {name: dict(zip("07", column, strict=True)) for name, column in PLAIN.items()},
+        dict(zip("07", ROWS, strict=True)),
+        {"columns": list(PLAIN), "index": [0, 7], "data": [list(row.values()) for row in ROWS]},
+        {"schema": {"fields": []}, "data": ROWS},
+        {"events": ROWS, "count": 2},
+    ],
+    ids=["columns", "index", "split", "table", "wrapped"],
+)
+@pytest.mark.parametrize("indent", [None, 1])
+def test_tables_in_one_object(tmp_path: Path, table: object, indent: int | None) -> None:
+    """Every form that pandas writes, and a list in an object, on one line or many."""
+    (tmp_path / "a.json").write_text(json.dumps(table, indent=indent))
+    frame = read(str(tmp_path / "a.json"), INTERACTIONS).frame
+    assert frame.select(*PLAIN).to_dict(as_series=False) == PLAIN
+
+
+def test_objects_without_numbers_are_refused(tmp_path: Path) -> None:
+    """Nothing tells whether the objects of an object are rows or columns."""
+    (tmp_path / "a.json").write_text(json.dumps(dict(zip("pq", ROWS, strict=True))))
+    with pytest.raises(InvalidData, match=r"one object of objects, 'p', 'q'.*lines=True"):
+        read(str(tmp_path / "a.json"), INTERACTIONS)
+
+
+@pytest.mark.parametrize(
+    ("event", "item"),
+    [
+        ({"user_id": "a", "timestamp": 1, "item": {"id": 5}}, "item.id"),
+        ({"user_id": {"$oid": "a"}, "item": {"$oid": "5"}, "timestamp": {"$date": 1}}, "item"),
+        ({"user_id": "a", "item": "5", "timestamp": 1, "tags": [{"tag": "x"}]}, "item"),
+    ],
+)
+def test_one_event_is_a_row(tmp_path: Path, event: object, item: str) -> None:
+    """A file of one line is no table in an object where a field is none."""
+    (tmp_path / "a.jsonl").write_text(json.dumps(event))
+    source = InteractionsSource((str(tmp_path / "a.jsonl"),), columns={"item_id": item})
+    assert ids(load(source)) == (("a",), ("5",))
 
 
 def zstd(content: bytes) -> bytes:
