@@ -264,6 +264,7 @@ def _dialect_of(file: StagedFile, known: Known) -> Dialect | None:
     text = head.decode(encoding, errors="ignore").removeprefix("\ufeff")
     if not text.strip():
         raise InvalidData(f"{file.name!r} is empty: it needs a header row and data")
+    text = text.replace("\r\n", "\n")  # the sniffer refuses a text that mixes both
     if "\n" not in text:
         text = text.replace("\r", "\n")
     first, _, _ = text.partition("\n")

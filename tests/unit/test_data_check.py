@@ -508,6 +508,14 @@ def test_old_line_ends(tmp_path: Path, encoding: str) -> None:
     assert found(tmp_path, str(path)).numbers["events"] == 400
 
 
+def test_mixed_line_ends(tmp_path: Path) -> None:
+    """Lines of one file may end in CRLF here and in LF there."""
+    rows = [f"{u},{i},{n}" + "\r" * (n % 2) for n, (u, i, _) in enumerate(events())]
+    path = tmp_path / "o.csv"
+    path.write_bytes("\n".join(["user_id,item_id,timestamp\r", *rows]).encode())
+    assert found(tmp_path, str(path)).numbers["events"] == 400
+
+
 @pytest.mark.parametrize("words", ["true false", "Yes No", "1 0", "Ja nein"])
 def test_flags_of_returns(tmp_path: Path, words: str) -> None:
     """A column that is named as a return and says yes and no marks returns."""
