@@ -36,6 +36,9 @@ from shortlist.recsys.errors import InvalidData
 UTF8 = ("utf-8", "utf8", "utf_8", "utf-8-sig", "ascii")
 """Names of encodings that UTF-8 reads."""
 
+NO_PARQUET = "it does not begin with PAR1"
+"""What is said of a file that only its name calls Parquet."""
+
 _NO_PARTITION = "__HIVE_DEFAULT_PARTITION__"
 """What Hive and Spark write for null."""
 
@@ -168,6 +171,9 @@ def _fields(name: str, at: pl.Expr, dtype: pl.DataType) -> Iterator[tuple[str, p
 
 
 def _parquet(path: Path) -> pl.LazyFrame:
+    with path.open("rb") as file:
+        if file.read(4) not in (b"PAR1", b"PARE", b""):
+            raise pl.exceptions.ComputeError(NO_PARQUET)
     return pl.scan_parquet(path, glob=False, hive_partitioning=False)
 
 

@@ -19,7 +19,7 @@ import polars as pl
 from shortlist.recsys import values
 from shortlist.recsys.data import categories, fields, times
 from shortlist.recsys.data.column_names import alias_of, nearest
-from shortlist.recsys.data.formats import TYPED, OpenFile, open_file, open_lake
+from shortlist.recsys.data.formats import NO_PARQUET, TYPED, OpenFile, open_file, open_lake
 from shortlist.recsys.data.input_schema import (
     FILE_COLUMN,
     INTERACTIONS,
@@ -209,6 +209,8 @@ def _rule(name: str, said: str) -> str:
     if name.lower().endswith(COMPRESSIONS) and any(words in said.lower() for words in _CUT):
         return "the compressed file is cut off or damaged; fetch it again, or pack it again"
     extension = extension_of(name)
+    if said == NO_PARQUET:
+        return "it is no Parquet; give it the ending of what it is, such as .csv"
     if extension in (".parquet", ".pq"):
         return "Parquet must be whole; write the file again"
     if extension in (".jsonl", ".ndjson", ".json"):

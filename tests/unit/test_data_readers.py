@@ -140,7 +140,7 @@ def test_no_such_file(
         ("a.csv", b"\x00\x01\xff\xfe\n\x00", "lacks user_id|cannot read"),
         ("a.csv.gz", b"\x1f\x8bnot really", "cannot read"),
         ("a.parquet", b"", "cannot read"),
-        ("a.parquet", b"not parquet at all", "cannot read"),
+        ("a.parquet", b"user_id,item_id,timestamp\n1,2,3\n", "it is no Parquet; give it the end"),
         ("a.parquet", b"PAR1" + b"\xff" * 64 + b"PAR1", "cannot read"),
     ],
 )
