@@ -2,7 +2,7 @@
 
 The unit of numbers is found by their size, with a note: seconds end in the year 5138 where
 milliseconds begin in 1973, and so on. Digits such as 20240102154356 are a date and a time of day
-where they all are. A value of another unit than most are in is left unreadable, so its row is
+where nearly all are. A value of another unit than most are in is left unreadable, so its row is
 rejected.
 """
 
@@ -67,6 +67,12 @@ _MIDNIGHT = r"[T ]0?0:00(?::00(?:\.0+)?)?$"
 
 _MOSTLY = 0.5
 """A unit or a form is the column's where more than this share has it."""
+
+_NEARLY = 0.9
+"""Digits are dates where this share is: the others say that there is no time, as 0 does."""
+
+_MOST_IN_A_ROW = 31
+"""Sequence numbers spell no more days than these before many that spell none."""
 
 
 def in_seconds(
@@ -139,18 +145,19 @@ def _unit(number: pl.Expr) -> pl.Expr:
 
 
 def _compact_form(whole: pl.Series) -> str | None:
-    """The format of numbers that all spell a date; None where one does not."""
-    shortest, longest = 10.0 ** (min(COMPACT) - 1), 10.0 ** max(COMPACT)
-    if whole.is_empty() or not whole.is_between(shortest, longest).all():
-        return None
-    digits = whole.cast(pl.Int64).cast(pl.String)
-    lengths = digits.str.len_chars().unique().to_list()
-    if len(lengths) > 1 or lengths[0] not in COMPACT:
-        return None
-    # One number proves little: a few in a hundred are a date by chance.
-    if digits.n_unique() == 1 and lengths[0] == min(COMPACT):
-        return None
-    return COMPACT[lengths[0]] if digits.str.contains(_COMPACT_PATTERN).all() else None
+    """The format of numbers of which nearly all spell a date; None where they do not."""
+    for length, form in COMPACT.items():
+        century = 10.0 ** (length - 2)
+        like_dates = whole.filter(whole.is_between(19 * century, 21 * century, closed="left"))
+        if len(like_dates) >= _NEARLY * max(1, len(whole)):
+            digits = like_dates.cast(pl.Int64).cast(pl.String)
+            dates = digits.filter(digits.str.contains(_COMPACT_PATTERN))
+            is_sequence = len(dates) < len(digits) and dates.n_unique() <= _MOST_IN_A_ROW
+            # One number proves little: a few in a hundred are a date by chance.
+            is_chance = dates.n_unique() == 1 and length == min(COMPACT)
+            is_form = len(dates) >= _NEARLY * len(whole) and not (is_sequence or is_chance)
+            return form if is_form else None
+    return None
 
 
 def _scaled(frame: pl.DataFrame, unit: str, *, is_given: bool) -> pl.DataFrame:

@@ -63,7 +63,33 @@ def test_digits_of_dates(tmp_path: Path, digits: list[Any], form: str, expected:
     assert f"timestamps are read as {form}" in data.notes[0]
 
 
-@pytest.mark.parametrize("numbers", [[20231114, 20231399], [20231114], [3, 1, 2], [0, 99999999]])
+@pytest.mark.parametrize("form", [int, str])
+@pytest.mark.parametrize("clock", ["", "2213", "221320"])
+def test_digits_that_say_no_date(tmp_path: Path, clock: str, form: Any) -> None:
+    """Among dates 0 cannot be read, and the year 9999 is as impossible as in ISO 8601."""
+    dates = [form(f"202311{day}{clock}") for day in range(10, 30)]
+    data = loaded(tmp_path, [*dates, form("0"), form(f"99991231{clock}")])
+    assert data.rejects == {"unparsable timestamp": 1, "impossible timestamp": 1}
+    of_day = {"": 0, "2213": 79_980, "221320": 80_000}[clock]
+    first = 1_699_574_400 + of_day
+    assert seconds(data) == [first + 86_400 * day for day in range(20)]
+
+
+def test_digits_of_an_impossible_month(tmp_path: Path) -> None:
+    """Among dates of more than a month it costs its row."""
+    days = [20230000 + 100 * month + day for month in range(1, 5) for day in range(1, 29)]
+    data = loaded(tmp_path, [*days, 20231399])
+    assert data.rejects == {"unparsable timestamp": 1}
+    assert len(seconds(data)) == len(days)
+
+
+@pytest.mark.parametrize(
+    "numbers",
+    [
+        *([20231114, 20231399], [20231114], [3, 1, 2], [0, 99999999]),
+        *(list(range(20230101, 20230134)), list(range(20230100, 20231300))),
+    ],
+)
 def test_sequence_numbers_stay(tmp_path: Path, numbers: list[int]) -> None:
     """One that spells no date shows that none is one."""
     data = loaded(tmp_path, numbers)
