@@ -17,7 +17,7 @@ from shortlist.recsys.data import fields
 from shortlist.recsys.data.check_events import are_known_types
 from shortlist.recsys.data.check_files import FoundFile
 from shortlist.recsys.data.check_times import find_times
-from shortlist.recsys.data.column_names import closeness, nearest
+from shortlist.recsys.data.column_names import DATE_PARTS, closeness, nearest, words
 from shortlist.recsys.data.input_schema import INTERACTIONS, ITEMS, USERS, TableSchema
 from shortlist.recsys.data.readers import with_equal_types
 from shortlist.recsys.errors import InvalidData
@@ -246,6 +246,9 @@ def _are_whole(column: pl.Series) -> bool:
 
 def _why_not(file: FoundFile, ours: str) -> str:
     """Why the column that is named most like one of ours is not taken for it."""
+    parts = _date_parts(file.sample) if ours == "timestamp" else ()
+    if parts:
+        return _joined_date(parts)
     name = nearest(ours, file.known, 1)[0]
     column = file.sample[name]
     if closeness(name, ours) < _LIKE or _may_be(column, ours):
@@ -258,6 +261,29 @@ def _why_not(file: FoundFile, ours: str) -> str:
         return f"{name} is no {ours}, as it is of type {column.dtype}"
     example = values.shown(column.drop_nulls()[0])
     return f"{name} holds {example}, which is read as no time: say how by a mapping file's format"
+
+
+_LONGEST_MONTH = 31
+
+
+def _date_parts(sample: pl.DataFrame) -> tuple[str, ...]:
+    """The columns of the year, the month and the day; none where no day stands by another."""
+    found = {
+        part: next((name for name in sample.columns if words(name) & known), None)
+        for part, known in DATE_PARTS.items()
+    }
+    parts = tuple(name for name in found.values() if name is not None)
+    day = found["day"]
+    if day is None or len(parts) == 1 or not _can_be_ids(sample.schema[day]):
+        return ()
+    number = sample[day].drop_nulls().cast(pl.Float64, strict=False)
+    is_day = (number == number.floor()) & number.is_between(1, _LONGEST_MONTH)
+    return parts if not number.is_empty() and is_day.fill_null(value=False).all() else ()
+
+
+def _joined_date(parts: Sequence[str]) -> str:
+    """The remedy for a date in several columns."""
+    return f"the date is in columns {', '.join(parts)}: join them into one, such as 2024-03-01"
 
 
 def unread_numbers(found: FoundTable) -> list[str]:
@@ -386,11 +412,16 @@ def _with_shared_ids(
         if missing:
             raise InvalidData(
                 f"{table}: which column of {found.files[0].path!r} is {missing[0]} cannot be "
-                f"found out; "
-                f"nearest are {', '.join(nearest(missing[0], found.names))}: say so by "
-                f"--column {missing[0]}=NAME"
+                f"found out; {_remedy(found, missing[0])}"
             )
     return out
+
+
+def _remedy(found: FoundTable, ours: str) -> str:
+    parts = _date_parts(found.sample) if ours == "timestamp" else ()
+    if parts:
+        return _joined_date(parts)
+    return f"nearest are {', '.join(nearest(ours, found.names))}: say so by --column {ours}=NAME"
 
 
 def _by_overlap(found: FoundTable, events: FoundTable, table: str) -> FoundTable:
@@ -450,7 +481,8 @@ def _assigned(
         scored = [(closeness(name, ours), name) for name in free]
         ranked = sorted((s for s in scored if s[0] >= least), key=lambda s: -s[0])
         if ours == "timestamp":
-            ranked = _finest_first(ranked, sample)
+            parts = _date_parts(sample)
+            ranked = [score for score in _finest_first(ranked, sample) if score[1] not in parts]
         if ours == "item_id":  # a column of one value, such as a line's number, tells no items
             ranked.sort(key=lambda score: sample[score[1]].n_unique() == 1)
         chosen = next((name for _, name in ranked if _may_be(sample[name], ours)), None)

@@ -120,6 +120,13 @@ _WORDS = {
 }
 """Words in a name that speak for a required column."""
 
+DATE_PARTS = {
+    "year": _words_of("year jahr annee ano anno jaar"),
+    "month": _words_of("month monat mois mes mese maand"),
+    "day": _words_of("day tag jour dia giorno dag"),
+}
+"""Words in the names of the columns of a date in several columns."""
+
 _ID_WORDS = _words_of("id ids uid uuid guid no nr num number code key sku pseudo hash ref email")
 _OTHER_WORDS = _words_of(
     "name title price cost total count qty quantity category type group desc description brand age "

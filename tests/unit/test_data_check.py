@@ -667,6 +667,26 @@ def test_date_and_time_apart(tmp_path: Path, header: str, form: str) -> None:
     assert result.tables["interactions"].unused == ("duration",)
 
 
+@pytest.mark.parametrize("header", ["year,month,day", "Jahr,Monat,Tag", "o_year,o_month,order_day"])
+def test_dates_in_three_columns(tmp_path: Path, header: str) -> None:
+    """The day of the month is no time: the columns are to be joined."""
+    rows = [f"{u},{i},{t:%Y,%m,%d}" for u, i, t in events(60)]
+    path = put(tmp_path / "i.csv", f"user,item,{header}", rows)
+    joined = rf"date is in columns {', '.join(header.split(','))}: join them into one"
+    with pytest.raises(InvalidData, match=joined):
+        found(tmp_path, path)
+    with pytest.raises(InvalidData, match=joined):
+        found(tmp_path, tables={"interactions": [path]})
+
+
+def test_days_that_are_numbered(tmp_path: Path) -> None:
+    """Days beyond a month's, or without a month and a year, are sequence numbers."""
+    for header, n_days in (("month,day", 40), ("channel,day", 31)):
+        rows = [f"{u},{i},1,{n % n_days + 1}" for n, (u, i, _) in enumerate(events(80))]
+        seen = found(tmp_path, put(tmp_path / "i.csv", f"user,item,{header}", rows))
+        assert seen.mapping.interactions.columns["timestamp"] == "day"
+
+
 def test_spreadsheet_dates(tmp_path: Path) -> None:
     """Numbers such as 45129.185 are days of a spreadsheet, not sequence numbers."""
     rows = [f"{u},{i},{t.timestamp() / 86_400 + 25_569:.7f}" for u, i, t in events()]
