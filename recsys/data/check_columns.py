@@ -14,7 +14,7 @@ import polars as pl
 
 from shortlist.recsys import values
 from shortlist.recsys.data import fields
-from shortlist.recsys.data.check_events import are_known_types
+from shortlist.recsys.data.check_events import are_known_types, found_mark
 from shortlist.recsys.data.check_files import FoundFile
 from shortlist.recsys.data.check_times import find_times
 from shortlist.recsys.data.column_names import DATE_PARTS, closeness, nearest, words
@@ -288,18 +288,30 @@ def _joined_date(parts: Sequence[str]) -> str:
 
 def unread_numbers(found: FoundTable) -> list[str]:
     """A sentence for each column of ratings or weights whose texts are no numbers."""
-    notes = []
-    for ours in ("rating", "weight"):
+    notes: dict[str, str] = {}
+    for ours, example in _EXAMPLES.items():
         name = nearest(ours, found.known, 1)[0]
         known = found.sample[name].drop_nulls()
         is_free = ours not in found.columns and name not in found.columns.values()
         if not is_free or closeness(name, ours) < _LIKE or known.is_empty() or _may_be(known, ours):
             continue
-        notes.append(
+        if _are_times_of_day(known) or found_mark({name: known}, _MAX_TYPES) is not None:
+            continue  # the clock of a date, and the mark of returns
+        note = (
             f"interactions: column {name} holds {values.shown(known[0])}, which is read as no "
-            "number, so it is not used: write it as one, such as 4 for four stars of five"
+            f"number, so it is not used: write it as one, such as {example}"
         )
-    return list(dict.fromkeys(notes))
+        notes.setdefault(name, note)
+    return list(notes.values())
+
+
+_EXAMPLES = {"rating": "4 for four stars of five", "weight": "1200 for as many pieces"}
+
+
+def _are_times_of_day(known: pl.Series) -> bool:
+    if not fields.is_text(known.dtype):
+        return known.dtype == pl.Time
+    return bool(known.cast(pl.String).str.contains(r"^\s*[0-9]{1,2}:[0-9]{2}").all())
 
 
 def _event_score(group: tuple[FoundFile, ...], columns: Mapping[str, str]) -> float:

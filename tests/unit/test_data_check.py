@@ -876,6 +876,26 @@ def test_ratings_that_are_no_numbers(tmp_path: Path, text: str) -> None:
     assert seen.tables["interactions"].unused == ("rating",)
 
 
+def test_used_columns_are_not_unread(tmp_path: Path) -> None:
+    """The time of day of a date, and likes of which the dislikes are returns, are no numbers."""
+    clocks = [f"{u},{i},{t:%Y-%m-%d,%I:%M %p}" for u, i, t in events(50)]
+    seen = found(tmp_path, put(tmp_path / "i.csv", "user_id,item_id,date,time", clocks))
+    assert seen.mapping.interactions.time.clock == "time"
+    assert not [note for note in seen.notes if "no number" in note]
+    likes = [f"{u},{i},{t},{'dis' * (n % 2)}like" for n, (u, i, t) in enumerate(events(50))]
+    seen = found(tmp_path, put(tmp_path / "i.csv", "user_id,item_id,date,rating", likes))
+    assert seen.mapping.interactions.returns == ReturnMark("rating", ("dislike",))
+    assert not [note for note in seen.notes if "no number" in note]
+
+
+def test_quantities_that_are_no_numbers(tmp_path: Path) -> None:
+    """They are told with a quantity for an example."""
+    lines = [f"{u},{i},1'200,{START + n}" for n, (u, i, _) in enumerate(events(50))]
+    seen = found(tmp_path, put(tmp_path / "i.csv", "user_id,item_id,quantity,timestamp", lines))
+    (note,) = [note for note in seen.notes if "no number" in note]
+    assert note.endswith("write it as one, such as 1200 for as many pieces")
+
+
 @pytest.mark.parametrize("word", ["NULL", "nan", "N/A", "undefined", "\\N", "(not set)", "guest"])
 def test_words_for_a_missing_user(tmp_path: Path, word: str) -> None:
     """A user whose id says that there is none is told, with the number of events."""
