@@ -545,7 +545,8 @@ def _may_be(column: pl.Series, ours: str) -> bool:
     if ours == "timestamp":
         return find_times(column).share >= _MOSTLY
     if ours in ("rating", "weight", "year"):
-        return _share_of_numbers(known) >= _NEARLY
+        read = fields.numbers if ours == "year" else fields.flags_or_numbers
+        return _share_of_numbers(known, read) >= _NEARLY
     if ours == "event_type":
         return fields.is_text(column.dtype) and 0 < known.n_unique() <= _MAX_TYPES
     if ours == "title":
@@ -557,12 +558,15 @@ def _can_be_ids(dtype: pl.DataType) -> bool:
     return fields.is_text(dtype) or dtype.is_numeric()
 
 
-def _share_of_numbers(known: pl.Series) -> float:
+_Read = Callable[[str, pl.DataType, str], pl.Expr]
+
+
+def _share_of_numbers(known: pl.Series, read: _Read = fields.flags_or_numbers) -> float:
     if known.dtype.is_numeric() or known.dtype == pl.Boolean:
         return 1.0
     if not fields.is_text(known.dtype) or known.is_empty():
         return 0.0
     texts = fields.with_decimal_point(known.cast(pl.String)).str.strip_chars()
     texts = texts.filter(texts != "").alias("t")
-    read = fields.flags_or_numbers("t", pl.String(), "file")
-    return float(texts.to_frame().select(read.is_not_null().mean()).item() or 0)
+    number = read("t", pl.String(), "file")
+    return float(texts.to_frame().select(number.is_not_null().mean()).item() or 0)

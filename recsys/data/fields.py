@@ -167,21 +167,34 @@ _MISSING = ("na", "n/a", "null", "none", "nil", "\\n", "-")
 """What databases and statistics write for no number; \\N is MySQL's."""
 
 
+_NEGATIVE = r"^(?:\(([0-9.]+)\)|([0-9.]+) ?[-\u2212]|\u2212([0-9.]+))$"
+"""A negative number as accounts write it: (1), 1-, and with the sign of mathematics."""
+
+
 def flags_or_numbers(column: str, dtype: pl.DataType, table: str) -> pl.Expr:
-    """As `numbers`, with the words of YES and NO as 1 and 0, and NaN where a word says missing."""
+    """As `numbers`, with negative ones as accounts write them and with words.
+
+    The words of YES and NO are 1 and 0, and NaN is where a word says missing.
+    """
     number = numbers(column, dtype, table)
     if dtype not in _TEXTS:
         return number
-    word = pl.col(column).cast(pl.String).str.strip_chars(values.BLANKS).str.to_lowercase()
+    text = pl.col(column).cast(pl.String).str.strip_chars(values.BLANKS)
+    negative = text.str.replace(_NEGATIVE, "-${1}${2}${3}").cast(pl.Float64, strict=False)
+    number, word = pl.coalesce(number, negative), text.str.to_lowercase()
     flag = pl.when(word.is_in(YES)).then(1.0).when(word.is_in(NO)).then(0.0)
     flag = flag.when(word.is_in(_MISSING)).then(float("nan"))
     return pl.coalesce(number, flag)
 
 
 def with_decimal_point(texts: pl.Series) -> pl.Series:
-    """Texts such as "1.234,50" as "1234.50"; what is no such number stays."""
+    """Texts such as "1.234,50" as "1234.50"; what is no such number stays.
+
+    Signs stay, and so do the parentheses of a negative number.
+    """
+    digits = r"(?:[0-9]{1,3}(?:[. ][0-9]{3})+|[0-9]*)(?:,[0-9]+)?"
     is_number = texts.str.contains(
-        r"^\s*[+-]?(?:[0-9]{1,3}(?:[. ][0-9]{3})+|[0-9]*)(?:,[0-9]+)?\s*$"
+        rf"^\s*(?:[+\u2212-]?{digits}|{digits} ?[\u2212-]|\({digits}\))\s*$"
     )
     plain = texts.str.replace_all(r"[. ]", "").str.replace(",", ".", literal=True)
     return (

@@ -379,6 +379,18 @@ def test_decimal_commas(tmp_path: Path) -> None:
     assert frame["code"].to_list() == ["x,5", "y"]
 
 
+@pytest.mark.parametrize("decimal", [".", ","])
+def test_negative_numbers_of_accounts(tmp_path: Path, decimal: str) -> None:
+    """In parentheses, with the sign behind, and with that of mathematics; (x) is none."""
+    texts = ["(1.5)", "1.5-", "1.5 -", "\u22121.5", "-1.5", "(x)", "1.5--", "2.5"]
+    rows = [f"u;i{n};{n};{text.replace('.', decimal)}" for n, text in enumerate(texts)]
+    content = "\n".join(["user_id;item_id;timestamp;weight", *rows]).encode()
+    data = load(source(tmp_path, content, Dialect(";", decimal=decimal)), max_reject_share=1)
+    assert data.rejects == {"unparsable weight": 2}
+    assert data.dataset.events.weight.tolist() == [2.5]
+    assert data.dataset.events.negatives.item.tolist() == [0, 1, 2, 3, 4]
+
+
 def test_lines_before_the_header(tmp_path: Path) -> None:
     """They are passed over, and a file without a header has numbered columns."""
     text = b"Report of May\n\nuser_id,item_id,timestamp\nu,a,1\n"
