@@ -1,6 +1,8 @@
-"""Tells ids that were hardly meant: other leading zeros, words for a missing one."""
+"""Tells ids that were hardly meant: other leading zeros or capitals, words for a missing one."""
 
 from __future__ import annotations
+
+from unicodedata import normalize
 
 import numpy as np
 import polars as pl
@@ -14,33 +16,49 @@ MISSING_WORDS = (
 """What tools write where there is no id, in small letters."""
 
 
-def zeros_apart(unknown: pl.Series, known: pl.Series) -> tuple[str, str, int] | None:
-    """An unknown and a known id that are the same but for leading zeros, and how many are.
-
-    unknown, known: ids as text. None where there are none.
-    """
-    left = _bare(unknown.drop_nulls().unique(maintain_order=True), "unknown")
-    right = _bare(known.drop_nulls().unique(maintain_order=True), "known")
-    pairs = left.join(right, on="bare", how="inner", maintain_order="left")
-    pairs = pairs.filter(pl.col("unknown") != pl.col("known"))
-    if pairs.is_empty():
-        return None
-    return pairs["unknown"][0], pairs["known"][0], pairs["unknown"].n_unique()
-
-
 def hint(unknown: pl.Series, known: pl.Series, what: str) -> str | None:
-    """A sentence where ids that a table lacks are in it with other leading zeros.
+    """A sentence where ids that a table lacks are in it in another spelling.
 
-    what: the table, such as "items".
+    unknown, known: ids as text; what: the table, such as "items".
     """
-    found = zeros_apart(unknown, known)
+    found = _apart(unknown, known, _BARE)
+    how = "with other leading zeros"
+    if found is None:
+        found = _apart(unknown, known, _FOLDED)
+        how = "with other capitals or in another Unicode form"
     if found is None:
         return None
     one, other, n = found
+    # Two Unicode forms look alike.
+    shown = ascii if normalize("NFC", one) == normalize("NFC", other) else repr
     return (
-        f"{n} ids that {what} lacks are there with other leading zeros, such as {one!r} and "
-        f"{other!r}: write them alike in both tables"
+        f"{n} ids that {what} lacks are there {how}, such as {shown(one)} and {shown(other)}: "
+        "write them alike in both tables"
     )
+
+
+_BARE = pl.col("id").str.replace(r"^0+(.)", "${1}")
+"""Ids without leading zeros: "0" and "00" are zeros that something must be left of."""
+
+_FOLDED = pl.col("id").str.normalize("NFC").str.to_lowercase()
+
+
+def _apart(unknown: pl.Series, known: pl.Series, key: pl.Expr) -> tuple[str, str, int] | None:
+    """An unknown and a known id that have the same key, and how many unknown ones have.
+
+    None where there are none.
+    """
+    left, right = (
+        pl.DataFrame({"id": ids.drop_nulls().cast(pl.String).unique(maintain_order=True)})
+        for ids in (unknown, known)
+    )
+    pairs = left.with_columns(key=key).join(
+        right.with_columns(key=key), on="key", how="inner", maintain_order="left"
+    )
+    pairs = pairs.filter(pl.col("id") != pl.col("id_right"))
+    if pairs.is_empty():
+        return None
+    return pairs["id"][0], pairs["id_right"][0], pairs["id"].n_unique()
 
 
 def words_for_missing(ids: pl.Series, of_events: Int32, column: str) -> list[str]:
@@ -57,9 +75,3 @@ def words_for_missing(ids: pl.Series, of_events: Int32, column: str) -> list[str
         for row, n in zip(rows, counts, strict=True)
         if n
     ]
-
-
-def _bare(ids: pl.Series, name: str) -> pl.DataFrame:
-    frame = pl.DataFrame({name: ids.cast(pl.String)})
-    # "0" and "00" are zeros that something must be left of.
-    return frame.with_columns(bare=pl.col(name).str.replace(r"^0+(.)", "${1}"))

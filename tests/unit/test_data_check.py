@@ -305,6 +305,26 @@ def test_leading_zeros_are_told(tmp_path: Path) -> None:
     assert any("ids that users lacks are there with other leading zeros" in n for n in notes)
 
 
+@pytest.mark.parametrize(
+    ("ours", "theirs", "shown"),
+    [
+        ("SKU-{}", "sku-{}", "'SKU-1' and 'sku-1'"),
+        ("Caf\u00e9-{}", "Cafe\u0301-{}", r"'Caf\xe9-1' and 'Cafe\u0301-1'"),
+        ("CAF\u00c9-{}", "cafe\u0301-{}", "'CAF\u00c9-1' and 'cafe\u0301-1'"),
+    ],
+)
+def test_other_capitals_are_told(tmp_path: Path, ours: str, theirs: str, shown: str) -> None:
+    """Also the two forms of Unicode, which are written out where they look alike."""
+    rows = [f"{u},{ours.format(n % 9 + 1)},{n}" for n, u in enumerate(USERS)]
+    orders = put(tmp_path / "o.csv", "user_id,item_id,timestamp", rows)
+    titles = [f"{theirs.format(n)},T{n}" for n in range(1, 10)]
+    items = put(tmp_path / "i.csv", "item_id,title", titles)
+    with pytest.raises(InvalidData) as error:
+        found(tmp_path, orders, items)
+    hint = "9 ids that items lacks are there with other capitals or in another Unicode form"
+    assert f"{hint}, such as {shown}: write them alike" in str(error.value)
+
+
 def test_names_are_no_markup(tmp_path: Path) -> None:
     """Brackets in names and values are shown as they are."""
     rows = [f"{u},{i},{n},[/x]" for n, (u, i, _) in enumerate(events(30))]
