@@ -14,6 +14,7 @@ import polars as pl
 
 from shortlist.recsys import values
 from shortlist.recsys.data import fields
+from shortlist.recsys.data.categories import separator_of
 from shortlist.recsys.data.check_events import are_known_types, found_mark
 from shortlist.recsys.data.check_files import FoundFile
 from shortlist.recsys.data.check_times import find_times
@@ -287,7 +288,10 @@ def _joined_date(parts: Sequence[str]) -> str:
 
 
 def unread_numbers(found: FoundTable) -> list[str]:
-    """A sentence for each column of ratings or weights whose texts are no numbers."""
+    """A sentence for each column that is not read as it was meant.
+
+    These are ratings and weights whose texts are no numbers, and items that are baskets.
+    """
     notes: dict[str, str] = {}
     for ours, example in _EXAMPLES.items():
         name = nearest(ours, found.known, 1)[0]
@@ -302,7 +306,25 @@ def unread_numbers(found: FoundTable) -> list[str]:
             f"number, so it is not used: write it as one, such as {example}"
         )
         notes.setdefault(name, note)
-    return list(notes.values())
+    return [*notes.values(), *_baskets(found.columns["item_id"], found.sample)]
+
+
+def _baskets(name: str, sample: pl.DataFrame) -> list[str]:
+    """A sentence where texts of items list several: what is last here is first there."""
+    if not fields.is_text(sample.schema[name]):
+        return []
+    texts = sample[name].cast(pl.String).drop_nulls()
+    separator = separator_of(texts)
+    if separator is None:
+        return []
+    listing = texts.filter(texts.str.contains(separator, literal=True))
+    parts = listing.str.split(separator).list.eval(pl.element().str.strip_chars())
+    recurring = parts.list.last().is_in(parts.list.first().unique().implode())
+    # The parts of an id, such as its size, have each their place, and whole ids recur.
+    if recurring.mean() <= texts.is_duplicated().mean():  # type: ignore[operator]
+        return []
+    note = f"column {name} holds several ids a row, such as {values.shown(listing[0])}"
+    return [f"interactions: {note}, which are read as one: give a row for each"]
 
 
 _EXAMPLES = {"rating": "4 for four stars of five", "weight": "1200 for as many pieces"}

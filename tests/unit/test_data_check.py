@@ -916,6 +916,21 @@ def test_quantities_that_are_no_numbers(tmp_path: Path) -> None:
     assert note.endswith("write it as one, such as 1200 for as many pieces")
 
 
+@pytest.mark.parametrize("separator", ["|", "; ", ","])
+def test_baskets_are_told(tmp_path: Path, separator: str) -> None:
+    """Texts that list several items are one item each; the colour of a variant lists none."""
+    rng = random.Random(5)  # noqa: S311 - no secret
+    lists = [separator.join(rng.sample(ITEMS, 1 + n % 3)) for n in range(60)]
+    lines = [f'{u}|"{ids}"|{t}' for ids, (u, _, t) in zip(lists, events(60), strict=True)]
+    header = "user_id|items|date"
+    seen = found(tmp_path, put(tmp_path / "i.csv", header, lines))
+    (note,) = [note for note in seen.notes if "several ids a row" in note]
+    assert note.endswith(f"such as {lists[1]!r}, which are read as one: give a row for each")
+    lines = [f'{u}|"{i}{separator}red"|{t}' for u, i, t in events(60)]
+    seen = found(tmp_path, put(tmp_path / "i.csv", header, lines))
+    assert not [note for note in seen.notes if "several ids a row" in note]
+
+
 @pytest.mark.parametrize("word", ["NULL", "nan", "N/A", "undefined", "\\N", "(not set)", "guest"])
 def test_words_for_a_missing_user(tmp_path: Path, word: str) -> None:
     """A user whose id says that there is none is told, with the number of events."""
