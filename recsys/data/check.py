@@ -19,7 +19,7 @@ import numpy as np
 import polars as pl
 
 from shortlist.recsys import values
-from shortlist.recsys.data.check_columns import SCHEMAS, FoundTable, found_tables, unread_numbers
+from shortlist.recsys.data.check_columns import SCHEMAS, FoundTable, found_tables, unread_columns
 from shortlist.recsys.data.check_events import unknown_types
 from shortlist.recsys.data.check_files import FoundFile, look_at, places_in
 from shortlist.recsys.data.check_mapping import Ask, decided_times, proposed
@@ -196,7 +196,7 @@ def _read_once(
         counts,
         numbers,
         rejects,
-        (*loaded.notes, *_float_notes(tables), *unread_numbers(tables["interactions"])),
+        (*loaded.notes, *_float_notes(tables), *unread_columns(tables["interactions"])),
         (
             *_advice(mapping, times, numbers, tables["interactions"].columns),
             *_vector_advice(tables),

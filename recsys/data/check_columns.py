@@ -287,7 +287,7 @@ def _joined_date(parts: Sequence[str]) -> str:
     return f"the date is in columns {', '.join(parts)}: join them into one, such as 2024-03-01"
 
 
-def unread_numbers(found: FoundTable) -> list[str]:
+def unread_columns(found: FoundTable) -> list[str]:
     """A sentence for each column that is not read as it was meant.
 
     These are ratings and weights whose texts are no numbers, and items that are baskets.

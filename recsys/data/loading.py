@@ -175,7 +175,7 @@ def _item_use(items: str | TableSource | None) -> ItemUse:
 def _spelling_hints(
     events: CheckedInteractions, items: CheckedTable | None, users: CheckedTable | None
 ) -> list[str]:
-    """Hints at ids that are spelt with other leading zeros in the other table."""
+    """Hints at ids that are spelt otherwise in the other table."""
     found: list[str | None] = []
     if items is not None:
         rejected = events.checked.rejected.filter(pl.col("reason") == UNKNOWN_ITEM)
