@@ -189,6 +189,9 @@ def _read_once(
     )
     rejects = _rejects(loaded)
     numbers = _numbers(loaded)
+    source = mapping.interactions
+    marks = None if source.returns is None else source.returns.column
+    unread = unread_columns(tables["interactions"], source.time.clock, marks)
     return Check(
         mapping,
         {name: _report(found, mapping) for name, found in tables.items()},
@@ -196,7 +199,7 @@ def _read_once(
         counts,
         numbers,
         rejects,
-        (*loaded.notes, *_float_notes(tables), *unread_columns(tables["interactions"])),
+        (*loaded.notes, *_float_notes(tables), *unread),
         (
             *_advice(mapping, times, numbers, tables["interactions"].columns),
             *_vector_advice(tables),

@@ -15,7 +15,7 @@ import polars as pl
 from shortlist.recsys import values
 from shortlist.recsys.data import fields
 from shortlist.recsys.data.categories import separator_of
-from shortlist.recsys.data.check_events import are_known_types, found_mark
+from shortlist.recsys.data.check_events import are_known_types
 from shortlist.recsys.data.check_files import FoundFile
 from shortlist.recsys.data.check_times import find_times
 from shortlist.recsys.data.column_names import DATE_PARTS, closeness, nearest, words
@@ -265,17 +265,20 @@ def _why_not(file: FoundFile, ours: str) -> str:
 
 
 _LONGEST_MONTH = 31
+_OF_WEEKS = frozenset({"dow", "week", "weekday", "woche", "wochentag", "semaine", "semana"})
 
 
 def _date_parts(sample: pl.DataFrame) -> tuple[str, ...]:
-    """The columns of the year, the month and the day; none where no day stands by another."""
-    found = {
-        part: next((name for name in sample.columns if words(name) & known), None)
-        for part, known in DATE_PARTS.items()
-    }
-    parts = tuple(name for name in found.values() if name is not None)
-    day = found["day"]
-    if day is None or len(parts) == 1 or not _can_be_ids(sample.schema[day]):
+    """The columns of the year, the month and the day; none where no day stands by a month."""
+    found: dict[str, str] = {}
+    for part, known in reversed(DATE_PARTS.items()):  # the day of a month first, then its month
+        for name in sample.columns:
+            is_free = name not in found.values() and not words(name) & _OF_WEEKS
+            if part not in found and is_free and words(name) & known:
+                found[part] = name
+    parts = tuple(found[part] for part in DATE_PARTS if part in found)
+    day = found.get("day")
+    if day is None or "month" not in found or not _can_be_ids(sample.schema[day]):
         return ()
     number = sample[day].drop_nulls().cast(pl.Float64, strict=False)
     is_day = (number == number.floor()) & number.is_between(1, _LONGEST_MONTH)
@@ -284,13 +287,17 @@ def _date_parts(sample: pl.DataFrame) -> tuple[str, ...]:
 
 def _joined_date(parts: Sequence[str]) -> str:
     """The remedy for a date in several columns."""
-    return f"the date is in columns {', '.join(parts)}: join them into one, such as 2024-03-01"
+    return (
+        f"the date is in columns {', '.join(parts)}: join them into one, such as "
+        "2024-03-01, or name another column by --column timestamp=NAME"
+    )
 
 
-def unread_columns(found: FoundTable) -> list[str]:
+def unread_columns(found: FoundTable, clock: str | None, marks: str | None) -> list[str]:
     """A sentence for each column that is not read as it was meant.
 
-    These are ratings and weights whose texts are no numbers, and items that are baskets.
+    These are ratings and weights whose texts are no numbers, and items that are baskets. clock: the
+    column of times of day; marks: that of returns.
     """
     notes: dict[str, str] = {}
     for ours, example in _EXAMPLES.items():
@@ -299,8 +306,8 @@ def unread_columns(found: FoundTable) -> list[str]:
         is_free = ours not in found.columns and name not in found.columns.values()
         if not is_free or closeness(name, ours) < _LIKE or known.is_empty() or _may_be(known, ours):
             continue
-        if _are_times_of_day(known) or found_mark({name: known}, _MAX_TYPES) is not None:
-            continue  # the clock of a date, and the mark of returns
+        if name == clock or (name == marks and are_known_types(known)):
+            continue
         note = (
             f"interactions: column {name} holds {values.shown(known[0])}, which is read as no "
             f"number, so it is not used: write it as one, such as {example}"
@@ -320,20 +327,15 @@ def _baskets(name: str, sample: pl.DataFrame) -> list[str]:
     listing = texts.filter(texts.str.contains(separator, literal=True))
     parts = listing.str.split(separator).list.eval(pl.element().str.strip_chars())
     recurring = parts.list.last().is_in(parts.list.first().unique().implode())
-    # The parts of an id, such as its size, have each their place, and whole ids recur.
-    if recurring.mean() <= texts.is_duplicated().mean():  # type: ignore[operator]
+    # The parts of an id are as many in each, such as its size, and whole ids recur.
+    are_alike = parts.list.len().n_unique() == 1
+    if are_alike or recurring.mean() <= texts.is_duplicated().mean():  # type: ignore[operator]
         return []
     note = f"column {name} holds several ids a row, such as {values.shown(listing[0])}"
     return [f"interactions: {note}, which are read as one: give a row for each"]
 
 
 _EXAMPLES = {"rating": "4 for four stars of five", "weight": "1200 for as many pieces"}
-
-
-def _are_times_of_day(known: pl.Series) -> bool:
-    if not fields.is_text(known.dtype):
-        return known.dtype == pl.Time
-    return bool(known.cast(pl.String).str.contains(r"^\s*[0-9]{1,2}:[0-9]{2}").all())
 
 
 def _event_score(group: tuple[FoundFile, ...], columns: Mapping[str, str]) -> float:
@@ -549,7 +551,11 @@ def _only_times(sample: pl.DataFrame, names: Iterable[str]) -> str | None:
     """
     texts = [name for name in names if not sample[name].dtype.is_numeric()]
     times = [name for name in texts if _are_clock_times(sample[name])]
-    written = [name for name in times if _share_of_numbers(sample[name].drop_nulls()) < _MOSTLY]
+    written = [
+        name
+        for name in times
+        if _share_of_numbers(sample[name].drop_nulls(), "timestamp") < _MOSTLY
+    ]
     best = written or times
     return best[0] if len(best) == 1 else None
 
@@ -567,8 +573,7 @@ def _may_be(column: pl.Series, ours: str) -> bool:
     if ours == "timestamp":
         return find_times(column).share >= _MOSTLY
     if ours in ("rating", "weight", "year"):
-        read = fields.numbers if ours == "year" else fields.flags_or_numbers
-        return _share_of_numbers(known, read) >= _NEARLY
+        return _share_of_numbers(known, ours) >= _NEARLY
     if ours == "event_type":
         return fields.is_text(column.dtype) and 0 < known.n_unique() <= _MAX_TYPES
     if ours == "title":
@@ -580,15 +585,13 @@ def _can_be_ids(dtype: pl.DataType) -> bool:
     return fields.is_text(dtype) or dtype.is_numeric()
 
 
-_Read = Callable[[str, pl.DataType, str], pl.Expr]
-
-
-def _share_of_numbers(known: pl.Series, read: _Read = fields.flags_or_numbers) -> float:
+def _share_of_numbers(known: pl.Series, ours: str) -> float:
     if known.dtype.is_numeric() or known.dtype == pl.Boolean:
         return 1.0
     if not fields.is_text(known.dtype) or known.is_empty():
         return 0.0
     texts = fields.with_decimal_point(known.cast(pl.String)).str.strip_chars()
-    texts = texts.filter(texts != "").alias("t")
-    number = read("t", pl.String(), "file")
+    texts = texts.filter(texts != "").alias(ours)
+    read = fields.numbers if ours == "year" else fields.flags_or_numbers
+    number = read(ours, pl.String(), "file")
     return float(texts.to_frame().select(number.is_not_null().mean()).item() or 0)

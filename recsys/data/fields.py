@@ -167,8 +167,11 @@ _MISSING = ("na", "n/a", "null", "none", "nil", "\\n", "-")
 """What databases and statistics write for no number; \\N is MySQL's."""
 
 
-_NEGATIVE = r"^(?:\(([0-9.]+)\)|([0-9.]+) ?[-\u2212]|\u2212([0-9.]+))$"
-"""A negative number as accounts write it: (1), 1-, and with the sign of mathematics."""
+_NEGATIVE = r"^(?:\(([0-9.]+)\)|\u2212([0-9.]+))$"
+"""A negative number as accounts write it: (1), and with the sign of mathematics."""
+
+_SIGN_BEHIND = r"^([0-9.]+) ?[-\u2212]$"
+"""Likewise 1-, of weights alone: a rating so written is a grade."""
 
 
 def flags_or_numbers(column: str, dtype: pl.DataType, table: str) -> pl.Expr:
@@ -180,7 +183,10 @@ def flags_or_numbers(column: str, dtype: pl.DataType, table: str) -> pl.Expr:
     if dtype not in _TEXTS:
         return number
     text = pl.col(column).cast(pl.String).str.strip_chars(values.BLANKS)
-    negative = text.str.replace(_NEGATIVE, "-${1}${2}${3}").cast(pl.Float64, strict=False)
+    negative = text.str.replace(_NEGATIVE, "-${1}${2}")
+    if column == "weight":
+        negative = negative.str.replace(_SIGN_BEHIND, "-${1}")
+    negative = negative.cast(pl.Float64, strict=False)
     number, word = pl.coalesce(number, negative), text.str.to_lowercase()
     flag = pl.when(word.is_in(YES)).then(1.0).when(word.is_in(NO)).then(0.0)
     flag = flag.when(word.is_in(_MISSING)).then(float("nan"))

@@ -13,7 +13,7 @@ import json
 import math
 import os
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
@@ -193,12 +193,20 @@ def _json(path: Path) -> pl.LazyFrame:
             lines = pl.scan_ndjson(content, infer_schema_length=None)
             lines.collect_schema()
             return lines
-    except pl.exceptions.ComputeError as error:
+    except (pl.exceptions.ComputeError, pl.exceptions.SchemaError) as error:
         said = str(error)
-    rows = _json_rows(content.read_bytes() if isinstance(content, Path) else content)
-    if 2 * sum(isinstance(row, dict) for row in rows) < max(1, len(rows)):
+    # Row by row: a file that did not fit in memory as objects still does as text.
+    written = [
+        json.dumps(row).encode() if isinstance(row, dict) else _NO_OBJECT
+        for row in _json_rows(content.read_bytes() if isinstance(content, Path) else content)
+    ]
+    if 2 * written.count(_NO_OBJECT) > len(written) or not written:
         raise pl.exceptions.ComputeError(said)
-    return _written(rows)
+    return pl.scan_ndjson(b"\n".join(written), infer_schema_length=None)
+
+
+_NO_OBJECT = b"{}"
+"""In place of what is no object: a row without fields, which is rejected for that."""
 
 
 def _json_form(content: Path | bytes) -> tuple[bool, bool]:
@@ -221,7 +229,7 @@ def _json_text(path: Path) -> Path | bytes:
     return content.removeprefix(codecs.BOM_UTF8)
 
 
-def _json_rows(text: bytes) -> list[object]:
+def _json_rows(text: bytes) -> Iterable[object]:
     """The values in one list or object, or of each line; None for a line that is no JSON."""
     if not text.strip():
         raise pl.exceptions.NoDataError("no JSON")
@@ -230,26 +238,31 @@ def _json_rows(text: bytes) -> list[object]:
         return whole
     if isinstance(whole, dict):
         return _rows_of(whole)
-    return [_value(line) for line in text.splitlines() if line.strip()]
+    return (_value(line) for line in text.splitlines() if line.strip())
 
 
 def _rows_of(table: dict[str, Any]) -> list[object]:
     """The rows of one object: of a list in it, of a table as pandas writes it, or itself.
 
     A table is {"columns": [], "index": [], "data": []}, or objects in an object, one a column or
-    one a row: the rows are those whose names are all numbers, as pandas numbers them.
+    one a row: the rows are those whose names are all numbers, as pandas numbers them. Where that is
+    open, many objects with the same fields are a table that is refused, and all else is one row.
     """
     parts = list(table.values())
     if table.keys() == {"columns", "index", "data"} and _are(list, parts):
         rows = [row if isinstance(row, list) else [] for row in table["data"]]
         return [dict(zip(map(str, table["columns"]), row, strict=False)) for row in rows]
     lists = [part for part in parts if isinstance(part, list) and part and _are(dict, part)]
-    if len(lists) == 1 and len(table) <= _MOST_AROUND_A_LIST:
+    n_others = sum(name.lower() not in _AROUND_A_LIST for name in table)
+    if len(lists) == 1 and n_others <= 1:
         return lists[0]
     names = dict.fromkeys(name for part in parts if isinstance(part, dict) for name in part)
-    if not _are(dict, parts) or all(name.startswith("$") for name in names):
+    if not _are(dict, parts):
         return [table]
     if _are_numbers(table) == _are_numbers(names):
+        is_table = max(len(table), len(names)) >= _FEWEST_ROWS
+        if not (is_table and all(part.keys() == names.keys() for part in parts)):
+            return [table]
         raise pl.exceptions.ComputeError(
             f"one object of objects, {', '.join(map(repr, islice(table, 3)))} and so on"
         )
@@ -258,8 +271,13 @@ def _rows_of(table: dict[str, Any]) -> list[object]:
     return [{column: part.get(row) for column, part in table.items()} for row in names]
 
 
-_MOST_AROUND_A_LIST = 2
-"""Fields of an object whose list holds the rows; an event or an item with a list has more."""
+_AROUND_A_LIST = frozenset(
+    {"count", "total", "size", "length", "page", "pages", "next", "schema", "meta", "status"}
+)
+"""Fields next to a list that holds the rows. An event or an item with a list has others."""
+
+_FEWEST_ROWS = 20
+"""Of a table in one object; fewer objects may be the parts of one event."""
 
 
 def _are(kind: type, parts: Iterable[object]) -> bool:
@@ -270,27 +288,22 @@ def _are_numbers(names: Iterable[str]) -> bool:
     return all(name.isdecimal() for name in names)
 
 
-def _value(text: bytes) -> object:
-    """A JSON value or None; NaN and Infinity are null, too large numbers text."""
-    try:
-        return json.loads(
-            text.decode(),
-            parse_constant=lambda _: None,
-            parse_int=lambda digits: int(digits) if len(digits) <= _MOST_DIGITS else digits,
-            parse_float=lambda digits: digits if math.isinf(float(digits)) else float(digits),
-        )
-    except (ValueError, RecursionError):
-        return None
-
-
 _MOST_DIGITS = 38
 """Of an integer that Polars reads: 128 bits."""
 
+_DECODER = json.JSONDecoder(
+    parse_constant=lambda _: None,
+    parse_int=lambda digits: int(digits) if len(digits) <= _MOST_DIGITS else digits,
+    parse_float=lambda digits: digits if math.isinf(float(digits)) else float(digits),
+)
 
-def _written(rows: Sequence[object]) -> pl.LazyFrame:
-    """Rows as JSON lines; one that is no object has no fields, and is rejected for that."""
-    lines = (json.dumps(row if isinstance(row, dict) else {}) for row in rows)
-    return pl.scan_ndjson("\n".join(lines).encode(), infer_schema_length=None)
+
+def _value(text: bytes) -> object:
+    """A JSON value or None; NaN and Infinity are null, too large numbers text."""
+    try:
+        return _DECODER.decode(text.decode())
+    except (ValueError, RecursionError):
+        return None
 
 
 TYPED: dict[str, Callable[[Path], pl.LazyFrame]] = {

@@ -42,7 +42,7 @@ WRONG = [
     ("evaluate --interactions empty.csv", 2, "'empty.csv' is empty"),
     ("evaluate --interactions header.csv", 2, "'header.csv' has no rows"),
     ("evaluate --interactions latin.csv", 2, "UTF-8"),
-    ("evaluate --interactions noise.parquet", 2, "Parquet must be whole"),
+    ("evaluate --interactions noise.parquet", 2, "it is no Parquet; give it the ending"),
     ("evaluate --interactions book.xlsx", 2, "book.xlsx"),
     ("evaluate --interactions three.csv --items nope.csv", 2, "items: there is no file"),
     ("evaluate --data nope.toml", 2, "nope.toml"),

@@ -685,6 +685,7 @@ def test_date_and_time_apart(tmp_path: Path, header: str, form: str) -> None:
     assert result.numbers["first"] == "2023-07-22 04:26:40 UTC"
     assert result.numbers["duplicates"] == 0
     assert result.tables["interactions"].unused == ("duration",)
+    assert not [note for note in result.notes if "is read as no number" in note]
 
 
 @pytest.mark.parametrize("header", ["year,month,day", "Jahr,Monat,Tag", "o_year,o_month,order_day"])
@@ -697,6 +698,14 @@ def test_dates_in_three_columns(tmp_path: Path, header: str) -> None:
         found(tmp_path, path)
     with pytest.raises(InvalidData, match=joined):
         found(tmp_path, tables={"interactions": [path]})
+
+
+def test_a_day_of_the_week_is_none(tmp_path: Path) -> None:
+    """It is passed over for the day of the month, and no column is named twice."""
+    rows = [f"{u},{i},{t:%u},{t:%d},{t:%Y},{t:%m}" for u, i, t in events(60)]
+    path = put(tmp_path / "i.csv", "user,item,day_of_week,day_of_month,year,month", rows)
+    with pytest.raises(InvalidData, match="in columns year, month, day_of_month: join"):
+        found(tmp_path, path)
 
 
 def test_days_that_are_numbered(tmp_path: Path) -> None:
@@ -926,9 +935,12 @@ def test_baskets_are_told(tmp_path: Path, separator: str) -> None:
     seen = found(tmp_path, put(tmp_path / "i.csv", header, lines))
     (note,) = [note for note in seen.notes if "several ids a row" in note]
     assert note.endswith(f"such as {lists[1]!r}, which are read as one: give a row for each")
-    lines = [f'{u}|"{i}{separator}red"|{t}' for u, i, t in events(60)]
-    seen = found(tmp_path, put(tmp_path / "i.csv", header, lines))
-    assert not [note for note in seen.notes if "several ids a row" in note]
+    for second in (["red"], ITEMS):  # a variant's colour, or its parent's id
+        parts = [(u, f"{i}{separator}{second[n % len(second)]}", t) for n, (u, i, t) in
+                 enumerate(events(60))]  # fmt: skip
+        lines = [f'{u}|"{both}"|{t}' for u, both, t in parts]
+        seen = found(tmp_path, put(tmp_path / "i.csv", header, lines))
+        assert not [note for note in seen.notes if "several ids a row" in note]
 
 
 @pytest.mark.parametrize("word", ["NULL", "nan", "N/A", "undefined", "\\N", "(not set)", "guest"])

@@ -312,7 +312,7 @@ ROWS = [dict(zip(PLAIN, row, strict=True)) for row in zip(*PLAIN.values(), stric
 )
 @pytest.mark.parametrize("indent", [None, 1])
 def test_tables_in_one_object(tmp_path: Path, table: object, indent: int | None) -> None:
-    """Every form that pandas writes, and a list in an object, on one line or many."""
+    """The forms of pandas with its default index, and a wrapped list, on one line or many."""
     (tmp_path / "a.json").write_text(json.dumps(table, indent=indent))
     frame = read(str(tmp_path / "a.json"), INTERACTIONS).frame
     assert frame.select(*PLAIN).to_dict(as_series=False) == PLAIN
@@ -320,8 +320,9 @@ def test_tables_in_one_object(tmp_path: Path, table: object, indent: int | None)
 
 def test_objects_without_numbers_are_refused(tmp_path: Path) -> None:
     """Nothing tells whether the objects of an object are rows or columns."""
-    (tmp_path / "a.json").write_text(json.dumps(dict(zip("pq", ROWS, strict=True))))
-    with pytest.raises(InvalidData, match=r"one object of objects, 'p', 'q'.*lines=True"):
+    table = {f"p{n}": row for n, row in enumerate(ROWS * 10)}
+    (tmp_path / "a.json").write_text(json.dumps(table))
+    with pytest.raises(InvalidData, match=r"one object of objects, 'p0', 'p1'.*lines=True"):
         read(str(tmp_path / "a.json"), INTERACTIONS)
 
 
@@ -338,6 +339,18 @@ def test_one_event_is_a_row(tmp_path: Path, event: object, item: str) -> None:
     (tmp_path / "a.jsonl").write_text(json.dumps(event))
     source = InteractionsSource((str(tmp_path / "a.jsonl"),), columns={"item_id": item})
     assert ids(load(source)) == (("a",), ("5",))
+
+
+@pytest.mark.parametrize("name", ["a.jsonl", "a.json"])
+def test_one_row_of_objects_alone(tmp_path: Path, name: str) -> None:
+    """An event whose fields are all objects is a row, and so is an item with a list of others."""
+    event = {"user": {"id": "a"}, "item": {"id": 5}, "at": {"ts": 1}}
+    (tmp_path / name).write_text(json.dumps(event))
+    columns = {"user_id": "user.id", "item_id": "item.id", "timestamp": "at.ts"}
+    assert ids(load(InteractionsSource((str(tmp_path / name),), columns))) == (("a",), ("5",))
+    item = {"item_id": 1, "related": [{"item_id": 2}]}
+    (tmp_path / name).write_text(json.dumps(item))
+    assert read(str(tmp_path / name), ITEMS).frame["item_id"].to_list() == [1]
 
 
 def zstd(content: bytes) -> bytes:
@@ -381,7 +394,7 @@ def test_decimal_commas(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("decimal", [".", ","])
 def test_negative_numbers_of_accounts(tmp_path: Path, decimal: str) -> None:
-    """In parentheses, with the sign behind, and with that of mathematics; (x) is none."""
+    """In parentheses, with the sign behind, and with that of mathematics; a rating 2- is none."""
     texts = ["(1.5)", "1.5-", "1.5 -", "\u22121.5", "-1.5", "(x)", "1.5--", "2.5"]
     rows = [f"u;i{n};{n};{text.replace('.', decimal)}" for n, text in enumerate(texts)]
     content = "\n".join(["user_id;item_id;timestamp;weight", *rows]).encode()
@@ -389,6 +402,9 @@ def test_negative_numbers_of_accounts(tmp_path: Path, decimal: str) -> None:
     assert data.rejects == {"unparsable weight": 2}
     assert data.dataset.events.weight.tolist() == [2.5]
     assert data.dataset.events.negatives.item.tolist() == [0, 1, 2, 3, 4]
+    grades = content.replace(b"weight", b"rating")
+    data = load(source(tmp_path, grades, Dialect(";", decimal=decimal)), max_reject_share=1)
+    assert data.rejects == {"unparsable rating": 4}
 
 
 def test_lines_before_the_header(tmp_path: Path) -> None:
