@@ -316,6 +316,9 @@ def unread_columns(found: FoundTable, clock: str | None, marks: str | None) -> l
     return [*notes.values(), *_baskets(found.columns["item_id"], found.sample)]
 
 
+_PAIR = 2
+
+
 def _baskets(name: str, sample: pl.DataFrame) -> list[str]:
     """A sentence where texts of items list several: what is last here is first there."""
     if not fields.is_text(sample.schema[name]):
@@ -327,9 +330,9 @@ def _baskets(name: str, sample: pl.DataFrame) -> list[str]:
     listing = texts.filter(texts.str.contains(separator, literal=True))
     parts = listing.str.split(separator).list.eval(pl.element().str.strip_chars())
     recurring = parts.list.last().is_in(parts.list.first().unique().implode())
-    # The parts of an id are as many in each, such as its size, and whole ids recur.
-    are_alike = parts.list.len().n_unique() == 1
-    if are_alike or recurring.mean() <= texts.is_duplicated().mean():  # type: ignore[operator]
+    # Ids of two parts, a parent and a variant say, are pairs throughout; other whole ids recur.
+    are_pairs = bool((parts.list.len() == _PAIR).all())
+    if are_pairs or recurring.mean() <= texts.is_duplicated().mean():  # type: ignore[operator]
         return []
     note = f"column {name} holds several ids a row, such as {values.shown(listing[0])}"
     return [f"interactions: {note}, which are read as one: give a row for each"]
