@@ -195,7 +195,7 @@ def _json(path: Path) -> pl.LazyFrame:
             return lines
     except (pl.exceptions.ComputeError, pl.exceptions.SchemaError) as error:
         said = str(error)
-    # Row by row: a file that did not fit in memory as objects still does as text.
+    # Each at once as text again: all rows as objects would take several times the memory.
     written = [
         json.dumps(row).encode() if isinstance(row, dict) else _NO_OBJECT
         for row in _json_rows(content.read_bytes() if isinstance(content, Path) else content)

@@ -918,7 +918,7 @@ def test_used_columns_are_not_unread(tmp_path: Path) -> None:
 
 
 def test_quantities_that_are_no_numbers(tmp_path: Path) -> None:
-    """They are told with a quantity for an example."""
+    """The note gives a quantity for an example."""
     lines = [f"{u},{i},1'200,{START + n}" for n, (u, i, _) in enumerate(events(50))]
     seen = found(tmp_path, put(tmp_path / "i.csv", "user_id,item_id,quantity,timestamp", lines))
     (note,) = [note for note in seen.notes if "no number" in note]
